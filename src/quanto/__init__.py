@@ -1,0 +1,1 @@
+"""Quanto: a reproducible workflow from market data to governed execution."""

@@ -1,0 +1,1 @@
+"""The quanto command: what people type."""

@@ -1,0 +1,1 @@
+"""The portfolio environment: pure step kernel, batched VecEnv, Gymnasium shell, rewards."""

@@ -1,0 +1,1 @@
+"""Orders, risk checks, broker port, brokers, order journal and session engine."""

@@ -1,0 +1,1 @@
+"""Exchange calendar, table schemas, panels, point-in-time views, regimes and corporate actions."""

@@ -1,0 +1,1 @@
+"""The policy artefact (load, save, act without torch) and rule-based baselines."""

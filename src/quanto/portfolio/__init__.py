@@ -1,0 +1,1 @@
+"""Constraints, costs, accounting, metrics and significance: what is true of any portfolio."""

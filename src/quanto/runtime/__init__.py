@@ -1,0 +1,1 @@
+"""The frame around a stage, executors and MLflow sync: what runs code, not what it computes."""

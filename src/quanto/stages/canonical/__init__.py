@@ -1,0 +1,1 @@
+"""Vendor records to one canonical truth with lineage."""

@@ -1,0 +1,1 @@
+"""A policy judged out of sample beside its baselines."""

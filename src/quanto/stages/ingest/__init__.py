@@ -1,0 +1,1 @@
+"""Vendor bytes to typed vendor records."""

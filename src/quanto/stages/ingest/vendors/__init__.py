@@ -1,0 +1,1 @@
+"""The vendors: one module each, all behind the port of `quanto.stages.ingest.vendor`."""

@@ -1,0 +1,1 @@
+"""Verdicts to a promotion record and a model card."""

@@ -1,0 +1,1 @@
+"""Evidence to one verdict per tier."""

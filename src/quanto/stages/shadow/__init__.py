@@ -1,0 +1,1 @@
+"""The promoted policy replayed through execution and risk."""
