@@ -70,8 +70,7 @@ def _iso(value: object) -> str:
 
 def _fault(name: str, item: Mapping[str, object]) -> str:
     location = item["loc"]
-    assert isinstance(location, tuple)  # pydantic's own contract, not user input
-    path = ".".join(map(str, (name, *location)))
+    path = ".".join(map(str, (name, *location))) if isinstance(location, tuple) else name
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         message = "unknown key"

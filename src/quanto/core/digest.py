@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from quanto.core.errors import DataError
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 
 def canonical_json(value: object) -> bytes:
@@ -74,11 +74,7 @@ def digest_tree(path: Path) -> str:
 
 def tree_files(path: Path) -> list[str]:
     """Return the relative POSIX names of all files below a folder, sorted, without `__pycache__`."""
-    return sorted(
-        item.relative_to(path).as_posix()
-        for item in path.rglob("*")
-        if item.is_file() and "__pycache__" not in item.parts
-    )
+    return sorted(item.relative_to(path).as_posix() for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts)
 
 
 def _plain(value: object, where: str) -> JsonValue:

@@ -115,5 +115,5 @@ def _compare(where: str, one: object, other: object, found: list[str]) -> None:
 
 
 def _describe(path: Path) -> OutputFile:
-    rows = pq.ParquetFile(path).metadata.num_rows if path.suffix == ".parquet" else None  # type: ignore[no-untyped-call]
+    rows = pq.ParquetFile(path).metadata.num_rows if path.suffix == ".parquet" else None
     return OutputFile(sha256=digest_file(path), bytes=path.stat().st_size, rows=rows)

@@ -34,8 +34,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -78,7 +78,7 @@ def read_json(path: Path) -> JsonValue:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table as Parquet, atomically; equal tables give equal bytes for one pyarrow version."""
     sink = pa.BufferOutputStream()
-    pq.write_table(  # type: ignore[no-untyped-call]
+    pq.write_table(
         table.combine_chunks(),
         sink,
         compression="zstd",
@@ -123,13 +123,15 @@ def table_digest(table: pa.Table) -> str:
 def _read_file(file: Path, schema: pa.Schema | None) -> pa.Table:
     try:
         # One file, no dataset discovery: a folder called year=2001 must not add a column.
-        table = pq.ParquetFile(file).read()  # type: ignore[no-untyped-call]
+        table = pq.ParquetFile(file).read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is no readable Parquet file: {error}; restore it or re-run its stage") from error
     if schema is not None and not table.schema.equals(schema):
         found = {field.name: str(field.type) for field in table.schema}
         wanted = {field.name: str(field.type) for field in schema}
-        faults = [f"{name}: expected {kind}, found {found.get(name, 'nothing')}" for name, kind in wanted.items() if found.get(name) != kind]
+        faults = [
+            f"{name}: expected {kind}, found {found.get(name, 'nothing')}" for name, kind in wanted.items() if found.get(name) != kind
+        ]
         faults += [f"{name}: unexpected column" for name in found if name not in wanted]
         raise DataError(f"{file} has another schema than its contract: {'; '.join(faults) or 'other column order'}")
     return pa.Table.from_batches(table.to_batches(), schema=table.schema)
