@@ -26,9 +26,9 @@ def dask_executor(scheduler: str, workers: int) -> Iterator[Executor]:
     """
     if scheduler == LOCAL:
         # One thread and one process a worker: tasks are single-threaded and must not share an interpreter lock.
-        with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
-            with Client(cluster) as client:
-                yield from _prepared(client)
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+        with cluster, Client(cluster) as client:
+            yield from _prepared(client)
         return
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)

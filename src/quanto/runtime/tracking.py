@@ -1,0 +1,196 @@
+"""MLflow, filled from the files of a revision: the one writer. Deleting MLflow loses nothing that matters.
+
+One parent run per experiment id with parameters, metrics, dataset digests and reports; one child run per seed with
+its training curves. Syncing twice changes nothing: a run carries the digest of what it was filled from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.tracking import MlflowClient
+
+from quanto.core.digest import digest_bytes, digest_value
+from quanto.core.errors import DataError
+from quanto.core.manifest import Manifest, outputs_digest
+from quanto.core.store import data_root
+from quanto.runtime.revisions import Revision
+
+EXPERIMENT = "quanto"
+CURVES = "reports/training/curves.csv"
+METRICS = {"evaluation": "reports/evaluation/metrics.json", "shadow": "reports/shadow/metrics.json"}
+REPORTS = (
+    "reports/evaluation/metrics.json",
+    "reports/evaluation/regime_slices.json",
+    "reports/promotion/qualification_report.json",
+    "reports/promotion/promotion_record.json",
+    "reports/promotion/MODEL_CARD.md",
+    "reports/features/leak_proof.json",
+    "reports/canonical/canonical_report.json",
+)
+DATASETS = {"raw": ("ingest", "data/raw"), "canonical": ("canonical", "data/canonical"), "features": ("features", "data/features")}
+METRIC_BATCH = 1000  # the most that a server takes in one request
+LABEL_BATCH = 100  # as above
+PARAM_LENGTH = 6000
+TIMESTAMP_MS = 0  # when a number was logged says nothing about it
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did for one experiment: its id, the MLflow run, and whether anything was written."""
+
+    experiment_id: str
+    run_id: str
+    written: bool
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI, else the sqlite database below the data root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_root() / 'mlflow' / 'mlflow.db'}"
+
+
+def open_client() -> tuple[MlflowClient, str]:
+    """Return a client and the id of Quanto's MLflow experiment, creating database and experiment once, under a lock.
+
+    Raises
+    ------
+    DataError
+        If the tracking store does not answer; MLflow's own words say why.
+    """
+    folder = data_root() / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    uri = tracking_uri()
+    # The first use of a database runs migrations, and two processes doing so at once crash.
+    with FileLock(folder / "create.lock"):
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is not None:
+                return client, found.experiment_id
+            local = uri.startswith("sqlite")
+            location = (folder / "artifacts").as_uri() if local else None
+            return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+        except mlflow.exceptions.MlflowException as error:
+            raise DataError(f"MLflow at {uri.split('@')[-1]} does not answer: {error}") from error
+
+
+def sync(revision: Revision, tags: Mapping[str, str], extras: Mapping[str, bytes] | None = None) -> Synced:
+    """Write one revision's experiment into MLflow; `extras` are further artefacts (the report page, figures) by name.
+
+    Raises
+    ------
+    MissingDataError
+        If the pipeline has not run to eval in this revision.
+    """
+    manifests = revision.manifests()
+    identity = revision.experiment_id()
+    curves = revision.open_tracked(CURVES)
+    artefacts = {path.removeprefix("reports/"): revision.read(path) for path in REPORTS if revision.exists(path)}
+    artefacts |= dict(extras or {})
+    content = digest_value(
+        {
+            "artefacts": {name: digest_bytes(body) for name, body in artefacts.items()},
+            "curves": digest_bytes(curves),
+            "tags": dict(tags),
+            "manifests": {stage: manifest.digest() for stage, manifest in manifests.items()},
+        }
+    )
+    client, experiment = open_client()
+    with FileLock(data_root() / "mlflow" / "sync.lock"):
+        found = _find(client, experiment, identity)
+        if found is not None and found.data.tags.get("quanto.content") == content:
+            return Synced(identity, found.info.run_id, written=False)
+        name = tags.get("quanto.name", identity[:12])
+        parent = found or client.create_run(experiment, run_name=f"{name} {identity[:8]}")
+        _write_parent(client, parent.info.run_id, revision, manifests, identity, tags)
+        _write_artefacts(client, parent.info.run_id, artefacts)
+        _write_seeds(client, experiment, parent.info.run_id, name, curves)
+        client.set_tag(parent.info.run_id, "quanto.content", content)
+        client.set_terminated(parent.info.run_id)
+    return Synced(identity, parent.info.run_id, written=True)
+
+
+def _find(client: MlflowClient, experiment: str, identity: str) -> Run | None:
+    query = f"tags.`quanto.experiment_id` = '{identity}' and tags.`quanto.kind` = 'experiment'"
+    runs = client.search_runs([experiment], filter_string=query, max_results=1)
+    return runs[0] if runs else None
+
+
+def _write_parent(
+    client: MlflowClient, run: str, revision: Revision, manifests: Mapping[str, Manifest], identity: str, tags: Mapping[str, str]
+) -> None:
+    params = {f"{stage}.{key}": value for stage, item in manifests.items() for key, value in _flat(item.config)}
+    metrics: dict[str, float] = {}
+    for prefix, path in METRICS.items():
+        if revision.exists(path):
+            metrics |= {f"{prefix}.{key}": value for key, value in _numbers(revision.read_json(path))}
+    labels = {"quanto.experiment_id": identity, "quanto.kind": "experiment", **tags}
+    for name, (stage, path) in DATASETS.items():
+        if stage in manifests:
+            labels[f"quanto.data.{name}"] = outputs_digest(manifests[stage], path)
+    known = client.get_run(run).data.params
+    _log(client, run, metrics=[Metric(key, value, TIMESTAMP_MS, 0) for key, value in sorted(metrics.items())])
+    # A parameter cannot be changed in MLflow; an experiment id fixes all of ingest to eval, so only new ones are left.
+    _log(client, run, params=[Param(key, str(value)[:PARAM_LENGTH]) for key, value in sorted(params.items()) if key not in known])
+    _log(client, run, tags=[RunTag(key, value) for key, value in sorted(labels.items())])
+
+
+def _write_seeds(client: MlflowClient, experiment: str, parent: str, name: str, curves: bytes) -> None:
+    rows = list(csv.DictReader(io.StringIO(curves.decode())))
+    for seed in sorted({row["seed"] for row in rows}, key=int):
+        query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.`quanto.seed` = '{seed}'"
+        existing = client.search_runs([experiment], filter_string=query, max_results=1)
+        if existing:
+            continue
+        child = client.create_run(
+            experiment, run_name=f"{name} seed {seed}", tags={"mlflow.parentRunId": parent, "quanto.kind": "seed", "quanto.seed": seed}
+        )
+        points = [
+            Metric(column, float(text), TIMESTAMP_MS, int(float(row["step"])))
+            for row in rows
+            if row["seed"] == seed
+            for column, text in row.items()
+            if column not in ("seed", "step") and text and math.isfinite(float(text))
+        ]
+        _log(client, child.info.run_id, metrics=points)
+        client.set_terminated(child.info.run_id)
+
+
+def _write_artefacts(client: MlflowClient, run: str, artefacts: Mapping[str, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, body in sorted(artefacts.items()):
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+        client.log_artifacts(run, folder)
+
+
+def _log(client: MlflowClient, run: str, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()) -> None:
+    for start in range(0, len(metrics), METRIC_BATCH):
+        client.log_batch(run, metrics=metrics[start : start + METRIC_BATCH])
+    for start in range(0, max(len(params), len(tags)), LABEL_BATCH):
+        part = slice(start, start + LABEL_BATCH)
+        client.log_batch(run, params=params[part], tags=tags[part])
+
+
+def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _numbers(value: object) -> Iterator[tuple[str, float]]:
+    for key, item in _flat(value):
+        if isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
+            yield key, float(item)
