@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -29,7 +30,7 @@ class SplitConfig(Section):
     def _ordered(self) -> Self:
         given = [(name, getattr(self, name)) for name in ("train_start", "train_end", "test_start")]
         known = [(name, day) for name, day in given if day is not None]
-        for (earlier, first), (later, second) in zip(known, known[1:], strict=False):
+        for (earlier, first), (later, second) in pairwise(known):
             if first >= second:
                 raise ValueError(f"{later} must lie after {earlier}; found {second} and {first}")
         return self
