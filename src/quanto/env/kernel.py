@@ -165,7 +165,8 @@ def _trade(tape, s, shares, cash, wanted, floor, traded, unfilled):  # type: ign
         elif value > 0.0:
             spend += value * (1.0 + linear + tape.impact[s, i] * np.sqrt(value))
     # The cost of a smaller purchase is at most proportional (impact grows with the root), so this never overspends.
-    share = 1.0 if spend <= cash - floor else max(0.0, cash - floor) / spend
+    # Nothing to buy is share 1: a fully invested book's cash may be a rounding error below the floor.
+    share = 1.0 if spend <= max(cash - floor, 0.0) else max(0.0, cash - floor) / spend
     for i in range(shares.shape[0]):
         price = tape.open[s, i]
         value = (wanted[i] - shares[i]) * price
@@ -208,15 +209,16 @@ def _step(tape, t, books, targets, minimum_cash, size_at_open):  # type: ignore[
             intraday[b, i] = shares[b, i] * (tape.close[s, i] - tape.open[s, i])
             moved += abs(traded[b, i])
         nav_close[b] = value
-        turnover[b] = 0.5 * moved / books.nav_open[b]
+        # A book without value (a payout of nothing) stays a book of nothing: no weight, no turnover, ruined.
+        turnover[b] = 0.5 * moved / books.nav_open[b] if books.nav_open[b] > 0.0 else 0.0
         peak[b] = max(books.peak[b], value)
         for i in range(symbols):
-            weights[b, i] = shares[b, i] * tape.close[s, i] / value
+            weights[b, i] = shares[b, i] * tape.close[s, i] / value if value > 0.0 else 0.0
         if s == last:
             nav_open[b], log_growth[b] = np.nan, np.nan
             continue
         cash[b], nav_open[b], interest[b] = _advance(tape, s + 1, shares[b], cash[b], dividends[b], overnight[b])
-        growth = nav_open[b] / books.nav_open[b]
+        growth = nav_open[b] / books.nav_open[b] if books.nav_open[b] > 0.0 else 0.0
         ruined[b] = growth <= RUIN_FRACTION
         log_growth[b] = np.log(max(growth, RUIN_FRACTION))
     state = (shares, cash, nav_open, nav_close, weights, peak)

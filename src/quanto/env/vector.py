@@ -28,6 +28,8 @@ class PortfolioVecEnv(VecEnv):
     while the environment writes the new one.
     """
 
+    render_mode = None
+
     def __init__(self, market: Market, rules: Rules, episodes: EpisodeConfig, seed: int) -> None:
         self.books = BookSet(market, rules, episodes.sessions, episodes.books)
         self.episodes = episodes
