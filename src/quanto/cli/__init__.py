@@ -9,9 +9,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     # First of all, and before NumPy is imported: threads, instruction sets, telemetry.
-    from quanto.runtime.processor import fix_processor  # noqa: PLC0415  # as the comment says
+    from quanto.runtime.processor import fix_processor
 
     fix_processor()
-    from quanto.cli.parser import run  # noqa: PLC0415  # as above
+    from quanto.cli.parser import run
 
     sys.exit(run(sys.argv[1:]))

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -28,7 +28,7 @@ class Command:
     summary: str
     run: Callable[[argparse.Namespace], Result]
     examples: tuple[str, ...] = ()
-    arguments: Callable[[argparse.ArgumentParser], None] = field(default=lambda parser: None)
+    arguments: Callable[[argparse.ArgumentParser], None] | None = None
 
 
 def workspace(options: argparse.Namespace) -> Path:

@@ -9,8 +9,8 @@ from quanto.cli.command import Command, Result, workspace
 
 def run_experiment(options: argparse.Namespace) -> Result:
     """Run an experiment from its spec through `dvc exp run` and fill MLflow from the result."""
-    from quanto.runtime import experiments  # noqa: PLC0415  # hydra, for this verb alone
-    from quanto.runtime.after import after_run, summary  # noqa: PLC0415  # mlflow, after the pipeline
+    from quanto.runtime import experiments
+    from quanto.runtime.after import after_run, summary
 
     folder = workspace(options)
     overrides = experiments.experiment_overrides(folder, options.spec, options.set)
@@ -21,8 +21,8 @@ def run_experiment(options: argparse.Namespace) -> Result:
 
 def mlflow_sync(options: argparse.Namespace) -> Result:
     """Fill MLflow from the files of revisions; twice changes nothing."""
-    from quanto.runtime.after import sync_revision  # noqa: PLC0415  # mlflow, for this verb alone
-    from quanto.runtime.experiments import find_revision, known_revisions  # noqa: PLC0415  # as above
+    from quanto.runtime.after import sync_revision
+    from quanto.runtime.experiments import find_revision, known_revisions
 
     folder = workspace(options)
     revisions = (

@@ -57,7 +57,8 @@ def _add(verbs: argparse._SubParsersAction[argparse.ArgumentParser], command: Co
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--repo", default=".", metavar="FOLDER", help="the checkout to work on (default: the working folder)")
-    command.arguments(parser)
+    if command.arguments is not None:
+        command.arguments(parser)
     parser.set_defaults(command=command)
 
 

@@ -14,7 +14,7 @@ from quanto.core.store import data_root
 
 def params(options: argparse.Namespace) -> Result:
     """Compose params.yaml from conf/ and check every section."""
-    from quanto.runtime.composition import check_params, compose_params, params_text, write_params  # noqa: PLC0415  # hydra, for this verb alone
+    from quanto.runtime.composition import check_params, compose_params, params_text, write_params
 
     folder = workspace(options)
     composed = compose_params(folder, options.override)
@@ -33,7 +33,7 @@ def params(options: argparse.Namespace) -> Result:
 
 def ui(options: argparse.Namespace) -> Result:
     """Serve MLflow on localhost until interrupted."""
-    from quanto.runtime.tracking import open_client, tracking_uri  # noqa: PLC0415  # mlflow, for this verb alone
+    from quanto.runtime.tracking import open_client, tracking_uri
 
     open_client()
     command = [
@@ -54,9 +54,9 @@ def ui(options: argparse.Namespace) -> Result:
 
 def completion(options: argparse.Namespace) -> Result:
     """Print a completion script for a shell."""
-    import shtab  # noqa: PLC0415  # for this verb alone
+    import shtab
 
-    from quanto.cli.parser import build_parser  # noqa: PLC0415  # the parser knows the verbs, this one included
+    from quanto.cli.parser import build_parser
 
     try:
         text = shtab.complete(build_parser(), shell=options.shell)

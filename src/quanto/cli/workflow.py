@@ -10,7 +10,7 @@ from quanto.runtime.dvc import run_dvc
 
 def repro(options: argparse.Namespace) -> Result:
     """Run the whole pipeline, fill MLflow, and say where to look."""
-    from quanto.runtime.after import after_run, summary  # noqa: PLC0415  # mlflow, after the pipeline
+    from quanto.runtime.after import after_run, summary
 
     folder = workspace(options)
     run_dvc(folder, ["repro"])

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param, Run, RunTag
