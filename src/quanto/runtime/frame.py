@@ -62,7 +62,7 @@ def run_stage(stage: str, workspace: Path) -> Manifest:
         _refuse_moving_ground(before, _digests(workspace, plan))
         manifest = Manifest(
             stage=stage,
-            config=config.model_dump(mode="json"),
+            config=params[stage],
             inputs={name: before[name] for name in plan.inputs},
             sources={name: before[name] for name in plan.sources},
             outputs=describe_outputs(workspace, list(plan.outputs)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quanto.core.config import read_yaml
 from quanto.core.errors import ConfigError
@@ -22,6 +23,7 @@ class Declared:
     inputs: tuple[str, ...]
     sources: tuple[str, ...]
     outputs: tuple[str, ...]
+    private: tuple[str, ...] = ()  # outputs that a licence forbids to push
 
     @property
     def manifest(self) -> str:
@@ -43,17 +45,23 @@ def declared(workspace: Path, stage: str) -> Declared:
         If dvc.yaml has no such stage.
     """
     graph = read_yaml(workspace / "dvc.yaml").get("stages")
-    if not isinstance(graph, Mapping) or stage not in graph:
+    return declared_in(graph if isinstance(graph, Mapping) else {}, stage)
+
+
+def declared_in(graph: Mapping[str, Any], stage: str) -> Declared:
+    """Return what the `stages` mapping of a dvc.yaml declares for a stage; raises ConfigError if it has no such stage."""
+    if stage not in graph:
         raise ConfigError(f"dvc.yaml has no stage {stage!r}; it needs all of {', '.join(STAGES)}")
     section = graph[stage]
     deps = sorted(section.get("deps", []))
-    outs = [_path(item) for kind in ("outs", "metrics", "plots") for item in section.get(kind, [])]
+    outs = [item for kind in ("outs", "metrics", "plots") for item in section.get(kind, [])]
     is_source = {dep: dep.startswith(SOURCE_PREFIX) or dep == LOCK_FILE for dep in deps}
     return Declared(
         stage=stage,
         inputs=tuple(dep for dep in deps if not is_source[dep]),
         sources=tuple(dep for dep in deps if is_source[dep]),
-        outputs=tuple(sorted(out for out in outs if out != manifest_path(stage))),
+        outputs=tuple(sorted(_path(out) for out in outs if _path(out) != manifest_path(stage))),
+        private=tuple(sorted(_path(out) for out in outs if isinstance(out, Mapping) and out[_path(out)].get("push") is False)),
     )
 
 
