@@ -11,8 +11,8 @@ from quanto.runtime.git import Git
 from quanto.runtime.revisions import Revision
 from quanto.runtime.tracking import Synced, sync
 
+TRIAL = "reports/evaluation/trial.json"
 RECORD = "reports/promotion/promotion_record.json"
-QUALIFICATION = "reports/promotion/qualification_report.json"
 
 
 def after_run(workspace: Path, revision: Revision | None = None) -> dict[str, Any]:
@@ -39,6 +39,9 @@ def run_tags(revision: Revision) -> dict[str, str]:
         "quanto.dirty": str(dirty).lower(),
         "quanto.revision": revision.label,
     }
+    if revision.exists(TRIAL):
+        trial = revision.read_json(TRIAL)
+        tags["quanto.trial_id"] = str(trial.get("trial_id")) if isinstance(trial, dict) else ""
     return tags | {f"quanto.verdict.{tier}": str(verdict) for tier, verdict in verdicts(revision)["verdicts"].items()}
 
 

@@ -62,7 +62,7 @@ def run_stage(stage: str, workspace: Path) -> Manifest:
         _refuse_moving_ground(before, _digests(workspace, plan))
         manifest = Manifest(
             stage=stage,
-            config=params[stage],
+            config=dict(_section(params, stage)),
             inputs={name: before[name] for name in plan.inputs},
             sources={name: before[name] for name in plan.sources},
             outputs=describe_outputs(workspace, list(plan.outputs)),
@@ -83,9 +83,7 @@ def stage_config(stage: str, params: dict[str, Any]) -> Section:
     ConfigError
         With all faults of the section, or if params.yaml has none.
     """
-    if stage not in params:
-        raise ConfigError(f"params.yaml has no section {stage!r}; run `make params`")
-    return load_section(stage, params[stage], section_class(stage))
+    return load_section(stage, _section(params, stage), section_class(stage))
 
 
 def section_class(stage: str) -> type[Section]:
@@ -93,6 +91,13 @@ def section_class(stage: str) -> type[Section]:
     module = importlib.import_module(f"quanto.stages.{stage}.config")
     kind: type[Section] = getattr(module, f"{stage.capitalize()}Config")
     return kind
+
+
+def _section(params: dict[str, Any], stage: str) -> dict[str, Any]:
+    section = params.get(stage)
+    if not isinstance(section, dict):
+        raise ConfigError(f"params.yaml has no section {stage!r}; run `make params`")
+    return section
 
 
 def _digests(workspace: Path, plan: Declared) -> dict[str, str]:

@@ -299,7 +299,7 @@ def _calibration_faults(revision: Revision) -> Iterator[str]:
     calibrated = _mapping(revision.read_json(CALIBRATION)).get("gate_digest")
     used = _mapping(revision.read_json(REPORT)).get("gate_digest")
     if calibrated is None or calibrated != used:
-        yield f"the gates that judged ({str(used)[:12]}) are not those that were calibrated ({str(calibrated)[:12]}); run quanto calibrate-gates"
+        yield f"the gates that judged ({str(used)[:12]}) are not the calibrated ones ({str(calibrated)[:12]}); run quanto calibrate-gates"
 
 
 def _promoted(revision: Revision, tier: str) -> bool:

@@ -40,6 +40,7 @@ REPORTS = (
 )
 DATASETS = {"raw": ("ingest", "data/raw"), "canonical": ("canonical", "data/canonical"), "features": ("features", "data/features")}
 METRIC_BATCH = 1000  # the most that a server takes in one request
+MOST_RUNS = 50_000  # what a server returns at the most
 LABEL_BATCH = 100  # as above
 PARAM_LENGTH = 6000
 TIMESTAMP_MS = 0  # when a number was logged says nothing about it
@@ -118,6 +119,15 @@ def sync(revision: Revision, tags: Mapping[str, str], extras: Mapping[str, bytes
         client.set_tag(parent.info.run_id, "quanto.content", content)
         client.set_terminated(parent.info.run_id)
     return Synced(identity, parent.info.run_id, written=True)
+
+
+def tracked_trials() -> list[str]:
+    """Return the trial ids of all runs that MLflow holds; empty where there is no store yet."""
+    if tracking_uri().startswith("sqlite") and not (data_root() / "mlflow" / "mlflow.db").is_file():
+        return []
+    client, experiment = open_client()
+    runs = client.search_runs([experiment], filter_string="tags.`quanto.kind` = 'experiment'", max_results=MOST_RUNS)
+    return sorted({run.data.tags["quanto.trial_id"] for run in runs if "quanto.trial_id" in run.data.tags})
 
 
 def _find(client: MlflowClient, experiment: str, identity: str) -> Run | None:
