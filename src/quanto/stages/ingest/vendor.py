@@ -7,12 +7,15 @@ offline to identical bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import pyarrow as pa
+
+from quanto.core.config import Section
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,19 @@ class Vendor(Protocol):
     def parse(self, shard: Shard, payloads: Sequence[Payload]) -> Parsed:
         """Return the rows of the payloads, in the vendor's own basis. Pure."""
         ...
+
+
+@dataclass(frozen=True)
+class VendorKind:
+    """An entry of the closed vendor registry: what a kind of vendor serves, and how one is made from its options.
+
+    `build(name, options, workspace)` returns the vendor that the configuration calls `name` (several vendors may be of
+    one kind); `options` is an instance of the kind's `options` section; relative paths resolve against `workspace`.
+    """
+
+    name: str
+    summary: str
+    domains: frozenset[str]
+    modes: frozenset[str]  # of rest, flatfile, package, file, synthetic: what `ingest.mode` may ask of it
+    options: type[Section]
+    build: Callable[[str, Any, Path], Vendor]

@@ -1,0 +1,123 @@
+"""Fetching and parsing all shards: each on its own, so that one symbol's failure does not lose the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from tqdm import tqdm
+
+from quanto.core.errors import ConfigError, QuantoError
+from quanto.stages.ingest.config import VendorEntry
+from quanto.stages.ingest.errors import FetchError
+from quanto.stages.ingest.router import Route, make_vendor
+from quanto.stages.ingest.vendor import Landing, Parsed, Payload, Shard, Vendor
+
+# Shards of one vendor that are fetched at a time; a vendor's own limits bound its requests further.
+FETCHING = 8
+
+# Below this a worker process costs more to start than the parsing does; the result is the same.
+PARSE_ON_WORKER_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A payload that was used: its digest and the request that it answers."""
+
+    sha256: str
+    request: dict[str, str]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one shard gave: its rows and the payloads they came from; or the error that it ended with."""
+
+    shard: Shard
+    parsed: Parsed | None = None
+    payloads: tuple[Reference, ...] = ()
+    error: QuantoError | None = None
+
+
+def harvest(
+    routes: Sequence[Route], workspace: Path, landing: Landing, executor: Executor, keep: Callable[[Payload], None]
+) -> dict[tuple[str, str], list[Piece]]:
+    """Return the pieces of every (vendor, domain), in the order of the plan; `keep` is given each payload that is used.
+
+    A failed shard is a piece with its error. A vendor that refuses our key or has used up our quota is asked no more.
+
+    Raises
+    ------
+    ConfigError
+        If a vendor cannot be asked at all, e.g. for want of an environment variable.
+    """
+    total = sum(len(item.shards) for item in routes)
+    pieces: dict[tuple[str, str], dict[str, Piece]] = {(item.entry.name, item.request.domain): {} for item in routes}
+    entries = {item.entry.name: item.entry for item in routes}
+    pools = {name: ThreadPoolExecutor(FETCHING, thread_name_prefix=f"ingest-{name}") for name in entries}
+    try:
+        with tqdm(total=total, desc="ingest", unit="shard", disable=None) as bar:
+            futures = []
+            for name, entry in entries.items():
+                worker = _Worker(entry, workspace, make_vendor(entry, workspace), landing, executor, keep, Event())
+                shards = [shard for item in routes if item.entry.name == name for shard in item.shards]
+                futures += [pools[name].submit(worker.piece, shard) for shard in shards]
+            rows = 0
+            for future in as_completed(futures):
+                piece = future.result()
+                pieces[piece.shard.vendor, piece.shard.domain][piece.shard.key] = piece
+                rows += len(piece.parsed.table) if piece.parsed else 0
+                bar.update()
+                bar.set_postfix_str(f"{rows / max(bar.format_dict['elapsed'], 1e-9):,.0f} rows/s", refresh=False)
+    finally:
+        for pool in pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+    return {key: [found[shard.key] for shard in _planned(routes, key)] for key, found in pieces.items()}
+
+
+def parse_shard(shard: Shard, entry: VendorEntry, workspace: Path, payloads: tuple[Payload, ...]) -> Parsed:
+    """Return what the payloads of a shard hold; runs on a worker, which makes the vendor from its configuration."""
+    return make_vendor(entry, workspace).parse(shard, payloads)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Fetches and parses the shards of one vendor, from several threads."""
+
+    entry: VendorEntry
+    workspace: Path
+    vendor: Vendor
+    landing: Landing
+    executor: Executor
+    keep: Callable[[Payload], None]
+    stopped: Event
+
+    def piece(self, shard: Shard) -> Piece:
+        if self.stopped.is_set():
+            return Piece(shard, error=FetchError(f"{shard.vendor} was not asked for {shard.key}: an earlier answer stopped the run"))
+        try:
+            payloads = self.vendor.fetch(shard, self.landing)
+            for payload in payloads:
+                self.keep(payload)
+            parsed = self._parse(shard, payloads)
+        except ConfigError:
+            self.stopped.set()
+            raise
+        except QuantoError as error:
+            if isinstance(error, FetchError) and error.stops_run:
+                self.stopped.set()
+            return Piece(shard, error=error)
+        used = tuple(Reference(payload.sha256, dict(payload.request), len(payload.body)) for payload in payloads)
+        return Piece(shard, parsed, used)
+
+    def _parse(self, shard: Shard, payloads: tuple[Payload, ...]) -> Parsed:
+        if sum(len(payload.body) for payload in payloads) < PARSE_ON_WORKER_BYTES:
+            return self.vendor.parse(shard, payloads)
+        return self.executor.submit(parse_shard, shard, self.entry, self.workspace, payloads).result()
+
+
+def _planned(routes: Sequence[Route], key: tuple[str, str]) -> list[Shard]:
+    return [shard for item in routes if (item.entry.name, item.request.domain) == key for shard in item.shards]

@@ -1,0 +1,243 @@
+"""The landing store: what vendors answered, byte for byte, by content; shared by workspaces and processes.
+
+    objects/ab/abcdef...                      a body, named by its SHA-256
+    requests/12/<request>/<as_of>.json        the answer to a request as of a date: request, status, headers, body
+    requests/12/<request>/<as_of>.<body>.json an answer that came second for the same date and differs: kept, not used
+
+The first answer that is recorded for (request, as_of) stands for ever, so an ingest is a function of its parameters
+and of the store. A body is durable before the record that names it; every file is created whole or not at all, and
+none is ever changed, so no locks are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from quanto.core.digest import canonical_json, digest_bytes, digest_value
+from quanto.core.errors import IntegrityError, MissingDataError
+from quanto.core.store import sync_folder, write_bytes
+from quanto.stages.ingest.vendor import Payload
+
+SECRET_NAMES = re.compile(
+    r"(?i)^(api[-_]?key|token|access[-_]token|password|passwd|secret|signature|x-amz-(credential|signature|security-token))$"
+)
+SECRET_IN_QUERY = re.compile(rf"{SECRET_NAMES.pattern}|^(?i:key)$")  # outside a URL, `key` names an object of a bucket
+SECRET_HEADERS = re.compile(r"(?i)(authorization|cookie|api[-_]?key|token|secret)")
+REDACTED = "REDACTED"
+
+# A request that names the digest of its answer is answered by any object with that digest, whatever the date.
+DIGEST_PARAMETER = "sha256"
+
+# Kinds of requests that need no network and so are answered offline as well.
+LOCAL_KINDS = ("package_member", "file", "synthetic")
+
+
+@dataclass(frozen=True)
+class Restatement:
+    """One request that was answered differently at a later date (or twice for one date): old hash -> new hash."""
+
+    request: Mapping[str, str]
+    old_as_of: str
+    new_as_of: str
+    old_sha256: str
+    new_sha256: str
+
+
+class LandingStore:
+    """The `Landing` that vendors are given: one folder, seen as of one date.
+
+    `clock` gives the receive time, which is a run fact: it stands in the record and nowhere else. With `offline` a
+    request that was never answered is an error in `find`, before a vendor can try the network.
+    """
+
+    def __init__(
+        self, root: Path, as_of: date, clock: Callable[[], datetime] = lambda: datetime.now(UTC), *, offline: bool = False
+    ) -> None:
+        self.root = root
+        self.as_of = as_of.isoformat()
+        self.offline = offline
+        self._clock = clock
+
+    def put(self, request: Mapping[str, str], body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Payload:
+        """Store an answer and return the one that stands for (request, as_of): this one, or the first if it came second.
+
+        Raises
+        ------
+        IntegrityError
+            If the request names the digest of its answer and the body has another.
+        """
+        request = redact(request)
+        sha256 = digest_bytes(body)
+        _check_digest(request, sha256)
+        self._store(sha256, body)
+        record = {
+            "request": request,
+            "as_of": self.as_of,
+            "status": status,
+            "headers": {name: value for name, value in (headers or {}).items() if not SECRET_HEADERS.search(name)},
+            "received_at": self._clock().astimezone(UTC).isoformat(),
+            "sha256": sha256,
+            "bytes": len(body),
+            "restates": self._restated(request, sha256),
+        }
+        content = canonical_json(record)
+        if _create(self._record_path(request), content):
+            return _payload(json.loads(content), body)
+        standing = self.find(request)
+        if standing is None:
+            raise IntegrityError(f"{self._record_path(request)} exists and cannot be read; delete it to fetch the answer again")
+        if standing.sha256 != sha256:
+            record["restates"] = {"as_of": self.as_of, "sha256": standing.sha256}
+            _create(self._record_path(request, sha256), canonical_json(record))
+        return standing
+
+    def find(self, request: Mapping[str, str]) -> Payload | None:
+        """Return the answer that stands for this request as of the date, or None if none was received for it.
+
+        Raises
+        ------
+        MissingDataError
+            If there is none, the store is offline and the request needs the network.
+        IntegrityError
+            If a stored body is not what its name says.
+        """
+        request = redact(request)
+        try:
+            record = json.loads(self._record_path(request).read_bytes())
+        except FileNotFoundError:
+            known = self._pinned(request)
+            if known is None:
+                self._refuse_network(request)
+            return known
+        except ValueError as error:
+            raise IntegrityError(f"{self._record_path(request)} is no JSON ({error}); delete it to fetch the answer again") from error
+        return _payload(record, self.body(record["sha256"]))
+
+    def body(self, sha256: str) -> bytes:
+        """Return the bytes of an object.
+
+        Raises
+        ------
+        IntegrityError
+            If it is missing or its bytes have another digest.
+        """
+        path = self._object_path(sha256)
+        try:
+            body = path.read_bytes()
+        except FileNotFoundError:
+            raise IntegrityError(
+                f"the landing store has a record of {sha256} but no object {path}; restore it, or set a new ingest.as_of"
+            ) from None
+        if digest_bytes(body) != sha256:
+            raise IntegrityError(f"{path} is not what its name says (found {digest_bytes(body)}); delete it and ingest again")
+        return body
+
+    def restatements(self) -> Iterator[Restatement]:
+        """Yield every recorded change of an answer, in the order of (request, as_of)."""
+        for path in sorted((self.root / "requests").glob("*/*/*.json")):
+            record = json.loads(path.read_bytes())
+            old = record["restates"]
+            if old is not None:
+                yield Restatement(record["request"], old["as_of"], record["as_of"], old["sha256"], record["sha256"])
+
+    def _pinned(self, request: Mapping[str, str]) -> Payload | None:
+        sha256 = request.get(DIGEST_PARAMETER)
+        if sha256 is None or not self._object_path(sha256).exists():
+            return None
+        return Payload(sha256=sha256, body=self.body(sha256), request=request)
+
+    def _refuse_network(self, request: Mapping[str, str]) -> None:
+        if self.offline and request.get("kind") not in LOCAL_KINDS:
+            raise MissingDataError(
+                f"offline, and {self.root} has no answer as of {self.as_of} to {request}; "
+                "fetch it once with `quanto ingest` online, or use an earlier as_of"
+            )
+
+    def _restated(self, request: Mapping[str, str], sha256: str) -> dict[str, str] | None:
+        # Records are named by their date, so the last name before ours is the answer that stood until now.
+        folder = self._record_path(request).parent
+        names = sorted(path.name for path in folder.glob("????-??-??.json")) if folder.is_dir() else []
+        earlier = [name for name in names if name < f"{self.as_of}.json"]
+        if not earlier:
+            return None
+        old = json.loads((folder / earlier[-1]).read_bytes())
+        return None if old["sha256"] == sha256 else {"as_of": old["as_of"], "sha256": old["sha256"]}
+
+    def _store(self, sha256: str, body: bytes) -> None:
+        path = self._object_path(sha256)
+        # An object of another length is the ruin of a disk, not of a writer: writers rename whole files.
+        if not path.exists() or path.stat().st_size != len(body):
+            write_bytes(path, body)
+
+    def _object_path(self, sha256: str) -> Path:
+        return self.root / "objects" / sha256[:2] / sha256
+
+    def _record_path(self, request: Mapping[str, str], second: str = "") -> Path:
+        key = digest_value(request)
+        name = f"{self.as_of}.{second}.json" if second else f"{self.as_of}.json"
+        return self.root / "requests" / key[:2] / key / name
+
+
+def redact(request: Mapping[str, str]) -> dict[str, str]:
+    """Return the request with every secret, as a parameter or inside a URL, replaced by a fixed word.
+
+    Vendors redact what they know of; this is the second lock. The order of URL parameters is kept.
+    """
+    return {name: REDACTED if SECRET_NAMES.match(name) else redact_url(value) for name, value in request.items()}
+
+
+def redact_url(value: str) -> str:
+    """Return a URL without user information and with its secret query parameters replaced; other text as it is."""
+    if "://" not in value:
+        return value
+    parts = urlsplit(value)
+    query = [(name, REDACTED if SECRET_IN_QUERY.match(name) else text) for name, text in parse_qsl(parts.query, keep_blank_values=True)]
+    if parts.username is None and all(text != REDACTED for _, text in query):
+        return value
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, urlencode(query, quote_via=quote), parts.fragment))
+
+
+def _payload(record: Mapping[str, object], body: bytes) -> Payload:
+    return Payload(
+        sha256=str(record["sha256"]),
+        body=body,
+        request=record["request"],  # type: ignore[arg-type]  # written by `put` as a mapping of text
+        status=record["status"],  # type: ignore[arg-type]  # written by `put` as an integer
+        headers=record["headers"],  # type: ignore[arg-type]  # written by `put` as a mapping of text
+        received_at=str(record["received_at"]),
+    )
+
+
+def _check_digest(request: Mapping[str, str], sha256: str) -> None:
+    pinned = request.get(DIGEST_PARAMETER)
+    if pinned is not None and pinned != sha256:
+        raise IntegrityError(f"expected bytes with SHA-256 {pinned}, found {sha256}, in the answer to {dict(request)}")
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Create a file whole and durable; return False, changing nothing, if it exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        os.link(temporary, path)  # unlike a rename, a link refuses to replace: the first writer wins
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True

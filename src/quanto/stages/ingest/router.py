@@ -1,0 +1,80 @@
+"""The router: which vendor is asked for what. Pure; a dry run prints what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from quanto.core.errors import ConfigError
+from quanto.market.calendar import FIRST, next_session
+from quanto.stages.ingest.config import IngestConfig, VendorEntry
+from quanto.stages.ingest.registry import VENDORS
+from quanto.stages.ingest.vendor import IngestRequest, Shard, Vendor
+
+
+@dataclass(frozen=True)
+class Route:
+    """One vendor asked for one domain: the request and the shards that answer it (none: it has nothing to offer)."""
+
+    entry: VendorEntry
+    request: IngestRequest
+    shards: tuple[Shard, ...]
+
+
+def make_vendor(entry: VendorEntry, workspace: Path) -> Vendor:
+    """Return the vendor that an entry of the configuration describes."""
+    kind = VENDORS[entry.registered]
+    return kind.build(entry.name, entry.typed_options(), workspace)
+
+
+def route(config: IngestConfig, workspace: Path) -> tuple[Route, ...]:
+    """Return every (vendor, domain) of the configuration with its request and shards, in the configuration's order.
+
+    Raises
+    ------
+    ConfigError
+        If a vendor plans two shards with one key.
+    """
+    routes = []
+    for entry in config.vendors:
+        vendor = make_vendor(entry, workspace)
+        for domain in entry.domains:
+            request = request_for(config, domain)
+            shards = vendor.plan(request)
+            _refuse_repeated_keys(entry.name, domain, shards)
+            routes.append(Route(entry, request, shards))
+    return tuple(routes)
+
+
+def request_for(config: IngestConfig, domain: str) -> IngestRequest:
+    """Return what every vendor of a domain is asked.
+
+    Bars and surfaces begin `history_sessions` before the start, for look-back windows. Index levels begin at
+    `index_start`. Corporate actions reach to `as_of`: a vendor's adjusted prices count splits after the last session.
+    """
+    symbols = config.series if domain == "index_level" else config.symbols
+    end = config.end
+    start = min(config.start, config.index_start) if domain == "index_level" else history_start(config)
+    if domain == "corporate_actions":
+        end = config.as_of
+    return IngestRequest(domain, symbols, start, end, config.as_of, config.interval, config.mode)
+
+
+def history_start(config: IngestConfig) -> date:
+    """Return the first day that is asked of equities; not before the calendar begins."""
+    if config.history_sessions == 0:
+        return config.start
+    try:
+        return next_session(config.start, -config.history_sessions)
+    except ValueError:
+        return FIRST
+
+
+def _refuse_repeated_keys(vendor: str, domain: str, shards: Iterable[Shard]) -> None:
+    seen: set[str] = set()
+    for shard in shards:
+        if shard.key in seen:
+            raise ConfigError(f"vendor {vendor} plans two shards called {shard.key} for {domain}; a key is given once")
+        seen.add(shard.key)

