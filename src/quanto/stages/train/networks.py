@@ -1,0 +1,135 @@
+"""The policies as stable-baselines3 sees them: an ActorCriticPolicy whose networks are those of `policy.network`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from quanto.policy.network import Architecture, Sizes
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+# SB3's own initial gains: hidden layers sqrt(2), a nearly neutral first action, a critic of unit gain.
+HIDDEN_GAIN = 2**0.5
+ACTION_GAIN = 0.01
+VALUE_GAIN = 1.0
+
+
+def chain(widths: tuple[int, ...], activation: str, last_gain: float) -> nn.Sequential:
+    """Return linear layers with activations between them, orthogonally initialised."""
+    layers: list[nn.Module] = []
+    for index in range(len(widths) - 1):
+        linear = nn.Linear(widths[index], widths[index + 1])
+        last = index == len(widths) - 2
+        nn.init.orthogonal_(linear.weight, gain=last_gain if last else HIDDEN_GAIN)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class Actor(nn.Module):
+    """Flat observation -> raw action, as `policy.network.act` does it."""
+
+    actor: nn.Sequential
+    cash: nn.Sequential | None
+
+    def __init__(self, architecture: Architecture, sizes: Sizes) -> None:
+        super().__init__()
+        self.kind, self.sizes = architecture.kind, sizes
+        inputs, outputs = {
+            "mlp": (sizes.observation, sizes.actions),
+            "per_asset": (sizes.asset + sizes.market, 1),
+            "exposure": (sizes.market + 1, 1),
+        }[architecture.kind]
+        self.actor = chain((inputs, *architecture.hidden, outputs), architecture.activation, ACTION_GAIN)
+        self.cash = None
+        if architecture.kind == "per_asset" and sizes.cash_logit:
+            self.cash = chain((sizes.market, *architecture.hidden, 1), architecture.activation, ACTION_GAIN)
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        if self.kind == "mlp":
+            return self._run(observation)
+        asset = observation[:, : self.sizes.symbols * self.sizes.asset].view(-1, self.sizes.symbols, self.sizes.asset)
+        market = observation[:, self.sizes.symbols * self.sizes.asset :]
+        if self.kind == "exposure":
+            return self._run(torch.cat([market, asset[:, :, -1].sum(dim=1, keepdim=True)], dim=1))
+        # The market's part of the first layer is the same for all names: one product instead of one per name.
+        first = cast(nn.Linear, self.actor[0])
+        own, shared = first.weight[:, : self.sizes.asset], first.weight[:, self.sizes.asset :]
+        hidden = asset @ own.T + nn.functional.linear(market, shared, first.bias)[:, None, :]
+        logits = self.actor[1:](hidden)[:, :, 0]
+        return logits if self.cash is None else torch.cat([logits, self.cash(market)], dim=1)
+
+    def _run(self, inputs: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.actor(inputs)
+        return out
+
+
+class ActorCritic(nn.Module):
+    """What SB3 calls the extractor: actor and critic from one flat observation."""
+
+    policy_net: Actor
+    value_net: nn.Sequential
+
+    def __init__(self, architecture: Architecture, sizes: Sizes, critic_hidden: tuple[int, ...], critic_inputs: str) -> None:
+        super().__init__()
+        self.policy_net = Actor(architecture, sizes)
+        self.critic_from = 0 if critic_inputs == "all" else sizes.symbols * sizes.asset
+        widths = (sizes.observation - self.critic_from, *critic_hidden, 1)
+        self.value_net = chain(widths, architecture.activation, VALUE_GAIN)
+        self.latent_dim_pi, self.latent_dim_vf = sizes.actions, 1
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.policy_net(features)
+        return out
+
+    def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.value_net(features[:, self.critic_from :])
+        return out
+
+
+class PortfolioPolicy(ActorCriticPolicy):
+    """SB3's actor-critic policy over our networks; remembers the mean actions of its last forward pass."""
+
+    def __init__(
+        self, *args: Any, architecture: Architecture, sizes: Sizes, critic_hidden: tuple[int, ...], critic_inputs: str, **kwargs: Any
+    ) -> None:
+        self._networks = (architecture, sizes, critic_hidden, critic_inputs)
+        self.mean_actions: npt.NDArray[np.float32] = np.empty((0, sizes.actions), dtype=np.float32)
+        super().__init__(*args, **kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self.mlp_extractor = ActorCritic(*self._networks)  # type: ignore[assignment]  # SB3 names its own class, needs the interface
+        # The networks end in the action and in the value: nothing is left for SB3's own last layers to do.
+        self.action_net, self.value_net = nn.Identity(), nn.Identity()  # type: ignore[assignment]  # as above
+        self.log_std = nn.Parameter(torch.full((self._networks[1].actions,), float(self.log_std_init)))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]  # every optimiser has lr
+
+    def _get_action_dist_from_latent(self, latent_pi: torch.Tensor) -> Distribution:
+        self.mean_actions = latent_pi.detach().numpy()
+        return super()._get_action_dist_from_latent(latent_pi)
+
+
+def export(policy: PortfolioPolicy) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the parameters under the names of `policy.network`, weights as (inputs, outputs), and the critic's beside."""
+    nets = cast(ActorCritic, policy.mlp_extractor)
+    parts = {"actor": nets.policy_net.actor, "critic": nets.value_net}
+    if nets.policy_net.cash is not None:
+        parts["cash"] = nets.policy_net.cash
+    out: dict[str, npt.NDArray[np.float32]] = {"log_std": policy.log_std.detach().numpy().copy()}
+    for name, part in parts.items():
+        linears = [layer for layer in part if isinstance(layer, nn.Linear)]
+        for index, layer in enumerate(linears):
+            out[f"{name}.{index}.weight"] = layer.weight.detach().numpy().T.copy()
+            out[f"{name}.{index}.bias"] = layer.bias.detach().numpy().copy()
+    return out
