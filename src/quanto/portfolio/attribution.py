@@ -108,7 +108,13 @@ def attribute(sessions: npt.ArrayLike, symbols: Sequence[str], nav_before: float
     _balanced(days, before, values, checked)
     shared = _shared_cost(days, checked)
     by_symbol = {
-        symbol: Legs(*(float(part[:, column].sum()) for part in (checked.overnight, checked.intraday, checked.dividend, shared)), 0.0)
+        symbol: Legs(
+            overnight=float(checked.overnight[:, column].sum()),
+            intraday=float(checked.intraday[:, column].sum()),
+            dividend=float(checked.dividend[:, column].sum()),
+            cost=float(shared[:, column].sum()),
+            cash=0.0,
+        )
         for column, symbol in enumerate(symbols)
     }
     calendar = days.astype("datetime64[Y]").astype(int) + 1970
@@ -123,7 +129,7 @@ def attribute(sessions: npt.ArrayLike, symbols: Sequence[str], nav_before: float
 
 def _legs(flows: Flows, rows: npt.NDArray[np.intp]) -> Legs:
     parts = (flows.overnight, flows.intraday, flows.dividend, -flows.cost, flows.interest)
-    return Legs(*(float(part[rows].sum()) + 0.0 for part in parts))
+    return Legs(*[float(part[rows].sum()) + 0.0 for part in parts])
 
 
 def _checked(flows: Flows, sessions: int, symbols: int) -> Flows:
@@ -134,7 +140,8 @@ def _checked(flows: Flows, sessions: int, symbols: int) -> Flows:
     cost = same_length("cost", flows.cost, sessions)
     if (cost < 0).any():
         raise DataError(f"costs must be 0 or above; found {cost.min()} at session {int(cost.argmin())}")
-    return Flows(*tables, cost=cost, interest=same_length("interest", flows.interest, sessions))
+    overnight, intraday, dividend, traded = tables
+    return Flows(overnight, intraday, dividend, traded, cost, same_length("interest", flows.interest, sessions))
 
 
 def _balanced(days: npt.NDArray[np.datetime64], before: FloatArray, nav: FloatArray, flows: Flows) -> None:

@@ -82,12 +82,19 @@ def episode_indices(mask: BoolArray, block: float, draws: int, rng: np.random.Ge
     Raises
     ------
     DataError
-        If the mask selects nothing.
+        If the mask selects nothing, or there is no draw or block.
     """
-    parts = [start + stationary_indices(stop - start, block, draws, rng) for start, stop in runs(mask)]
-    if not parts:
-        raise DataError("the mask selects no session; there is nothing to resample")
-    return np.concatenate(parts, axis=1)
+    spans = runs(mask)
+    if not spans or draws < 1 or not block >= 1:
+        raise DataError(f"a mask with sessions, draws and a block of 1 or more are needed; found {spans}, {draws}, {block}")
+    first = np.concatenate([np.full(stop - start, start) for start, stop in spans])
+    length = np.concatenate([np.full(stop - start, stop - start) for start, stop in spans])
+    column = np.arange(len(first))
+    # A block begins with probability 1/block, and always where an episode does.
+    begins = (rng.random((draws, len(first))) < 1 / block) | (np.concatenate([[True], np.diff(first) > 0]))
+    since = np.maximum.accumulate(np.where(begins, column, 0), axis=1)
+    offset = np.take_along_axis(rng.integers(0, length, size=(draws, len(first))), since, axis=1)
+    return np.asarray(first + (offset + column - since) % length, dtype=np.int64)
 
 
 def bootstrap_intervals(

@@ -93,11 +93,11 @@ def return_metrics(
     b = None if baseline is None else simple_returns("baseline", same_length("baseline", baseline, len(r)))
     if len(r) == 0:
         return ReturnMetrics(sessions=0)
+    episodes = drawdown_episodes(r)
+    worst = deepest(episodes)
     excess = r - rf
     sharpe = sharpe_ratio(excess)
     skew, kurtosis = moments(excess)
-    episodes = drawdown_episodes(r)
-    worst = deepest(episodes)
     moved = r[r != 0]
     relative = {} if b is None else _relative(r, b, rf)
     with np.errstate(all="ignore"):  # what overflows becomes None
