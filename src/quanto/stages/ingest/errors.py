@@ -22,6 +22,8 @@ class FetchError(VendorError):
     def __init__(self, message: str, wait_seconds: float | None = None) -> None:
         super().__init__(message)
         self.wait_seconds = wait_seconds  # what the vendor told us to wait, if it did
+        self.status = 0  # of the answer that ended it, and its body: a refusal is a fact worth keeping
+        self.body = b""
 
 
 class ConnectionFailedError(FetchError):

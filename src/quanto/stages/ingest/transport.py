@@ -169,6 +169,7 @@ class Transport:
         tail = f" (asked {attempt} times)" if attempt > 1 else ""
         hint = "; the quota is used up: what arrived is kept, run the same command later" if kind is QuotaExhaustedError else ""
         final = kind(self.redacted(f"{self.endpoint.vendor}: {error}{tail}: GET {without_secrets(url)}{hint}"))
+        final.status, final.body = error.status, error.body
         if final.stops_run:
             self._stopped = final
         return final
@@ -181,6 +182,7 @@ class Transport:
             deadline = self._clock.monotonic() + self.settings.deadline_seconds
             answer = self._exchange(url, deadline)
         if error := self._judge(answer):
+            error.status, error.body = answer.status, answer.body
             raise error
         return answer
 
