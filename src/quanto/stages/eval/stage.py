@@ -1,0 +1,40 @@
+"""Read the market and the policy, evaluate out of sample, write what was found."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from quanto.core.store import read_table, write_bytes, write_json, write_table
+from quanto.market.schema import CANONICAL
+from quanto.policy.artefact import load_policy
+from quanto.policy.market_data import market_data
+from quanto.stages.eval.books import CANDIDATE, UNSHIELDED
+from quanto.stages.eval.config import EvalConfig
+from quanto.stages.eval.evaluation import evaluate
+from quanto.stages.eval.tables import CURVES, curve_csv, returns_table, weights_table
+from quanto.stages.eval.trial import data_digests
+
+DOMAINS = ("equity_ohlcv", "corporate_actions", "index_level")
+
+
+def run(config: EvalConfig, workspace: Path, executor: Executor) -> None:  # noqa: ARG001  # every stage is called alike; the books of one policy take seconds
+    """Evaluate the policy of `models/` on the test window and write `reports/evaluation/`."""
+    tables = {name: read_table(workspace / "data/canonical" / name, CANONICAL[name]) for name in DOMAINS}
+    tables |= {name: read_table(workspace / f"data/features/{name}.parquet") for name in ("features", "regime")}
+    policy = load_policy(workspace / "models")
+    bars, actions, index_level, features, regime = tables.values()
+    data = market_data(bars, actions, index_level, features, regime, config.costs)
+
+    found = evaluate(policy, data, index_level, config, data_digests(tables))
+
+    out = workspace / "reports/evaluation"
+    write_json(out / "metrics.json", found.metrics)
+    write_json(out / "evaluation.json", found.evaluation)
+    write_json(out / "regime_slices.json", found.slices)
+    write_json(out / "trial.json", found.trial)
+    write_table(out / "returns.parquet", returns_table(found.arena.sessions, found.books))
+    kept = {name: found.books[name] for name in (CANDIDATE, UNSHIELDED, config.baseline) if name in found.books}
+    write_table(out / "weights.parquet", weights_table(found.arena, kept))
+    for kind in CURVES:
+        write_bytes(out / f"{kind}.csv", curve_csv(found.arena.sessions, found.books, kind))
