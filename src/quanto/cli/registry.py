@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from quanto.cli import experiments, governance, setup, workflow
+from quanto.cli import data, experiments, governance, setup, workflow
 from quanto.cli.command import Command
 from quanto.core.registry import Registry
 
 GROUPS = ("workflow", "experiments", "governance", "set-up")
 
-COMMANDS: Registry[Command] = Registry("verb", *workflow.COMMANDS, *experiments.COMMANDS, *governance.COMMANDS, *setup.COMMANDS)
+COMMANDS: Registry[Command] = Registry(
+    "verb", *data.COMMANDS, *workflow.COMMANDS, *experiments.COMMANDS, *governance.COMMANDS, *setup.COMMANDS
+)

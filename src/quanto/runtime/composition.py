@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,13 @@ from quanto.runtime.pipeline import STAGES
 SPEC_KEYS = ("name", "symbols", "start_date", "end_date", "feature_set", "regime_feature_set", "policy_params")
 
 
-def compose_params(workspace: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def compose_params(workspace: Path, overrides: Sequence[str] = (), replaced: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Return the composed configuration with every interpolation resolved.
+
+    Parameters
+    ----------
+    replaced
+        Sections that are read from a YAML file of their own instead of their group (it may interpolate shared keys).
 
     Raises
     ------
@@ -34,8 +39,11 @@ def compose_params(workspace: Path, overrides: Sequence[str] = ()) -> dict[str, 
     try:
         with initialize_config_dir(str((workspace / "conf").absolute()), version_base=None):
             composed = compose(config_name="config", overrides=list(overrides))
+        for section, path in (replaced or {}).items():
+            OmegaConf.set_struct(composed, False)
+            composed[section] = OmegaConf.load(path)
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, OSError, yaml.YAMLError) as error:
         raise ConfigError(f"conf/ does not compose: {error}") from error
     if not isinstance(resolved, dict):
         raise ConfigError("conf/config.yaml must compose to a mapping")
