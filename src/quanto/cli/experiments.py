@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from quanto.cli.command import Command, Result, workspace
+from quanto.core.errors import ConfigError
 
 
 def run_experiment(options: argparse.Namespace) -> Result:
@@ -13,10 +15,65 @@ def run_experiment(options: argparse.Namespace) -> Result:
     from quanto.runtime.after import after_run, summary
 
     folder = workspace(options)
+    if options.sweep:
+        return _run_sweep(folder, options)
+    if not options.spec:
+        raise ConfigError("name an experiment (--spec NAME or FILE) or a sweep (--sweep FILE)")
     overrides = experiments.experiment_overrides(folder, options.spec, options.set)
     revision = experiments.run_experiment(folder, overrides, here=options.here)
     facts = after_run(folder, revision) | {"revision": revision.label}
     return Result((f"DVC experiment {revision.label}", *summary(folder, facts)), facts)
+
+
+def _run_sweep(folder: Path, options: argparse.Namespace) -> Result:
+    from quanto.runtime.after import sync_revision
+    from quanto.runtime.experiments import find_revision
+    from quanto.runtime.sweep import aggregate, run_sweep
+
+    found = run_sweep(folder, Path(options.sweep), options.jobs)
+    for member in found:
+        if member.commit is not None:
+            sync_revision(find_revision(folder, member.name))
+    summary = aggregate(folder, found, options.metric)
+    lines = [f"{options.metric} of {len(found)} experiments:"]
+    for row in sorted(summary["members"], key=lambda row: -(row.get("value") or float("-inf"))):
+        verdicts = ", ".join(f"{tier}: {verdict}" for tier, verdict in (row.get("verdicts") or {}).items())
+        value = row.get("value")
+        lines.append(
+            f"  {row['name']:<40} {row['status']:<8} {'' if value is None else format(value, '.4f'):>10}  {verdicts}{row['fault'] or ''}"
+        )
+    lines.append(
+        f"best {summary['best']}, worst {summary['worst']}, median {summary['median']}; the best of many is no better than the many (quanto ledger)"
+    )
+    # A rejected candidate is a result; only a member that failed to run makes the sweep a failure.
+    return Result(tuple(lines), summary, exit_code=int(bool(summary["failed"])))
+
+
+def compare(options: argparse.Namespace) -> Result:
+    """Print experiments side by side: configuration, metrics, regimes, gates."""
+    from quanto.runtime.comparison import compare as side_by_side
+    from quanto.runtime.experiments import find_revision
+
+    folder = workspace(options)
+    revisions = [find_revision(folder, name) for name in options.revision]
+    rows = side_by_side(revisions)
+    lines = [f"{'':<52}" + "".join(f"{item.label[:22]:>24}" for item in revisions)]
+    section = ""
+    for row in rows:
+        if row.section != section:
+            section = row.section
+            lines.append(section)
+        cells = "".join(f"{_cell(value) + ('*' if index == row.best else ' '):>24}" for index, value in enumerate(row.values))
+        lines.append(f"  {row.name[:50]:<50}{cells}")
+    lines.append("* the better value, where a metric has a direction")
+    value = [{"section": row.section, "name": row.name, "values": list(row.values), "best": row.best} for row in rows]
+    return Result(tuple(lines), value)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return format(value, ".4f")
+    return "" if value is None else str(value)[:22]
 
 
 def mlflow_sync(options: argparse.Namespace) -> Result:
@@ -37,7 +94,10 @@ def mlflow_sync(options: argparse.Namespace) -> Result:
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--spec", required=True, help="a name below conf/experiment, or a YAML file with the keys of an experiment spec")
+    parser.add_argument("--sweep", metavar="FILE", help="a sweep of conf/sweep: run all of its members, resume what is missing, aggregate")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="members of a sweep that run at a time")
+    parser.add_argument("--metric", default="candidate.sharpe", help="the metric that a sweep is summed up by (a path in metrics.json)")
+    parser.add_argument("--spec", help="a name below conf/experiment, or a YAML file with the keys of an experiment spec")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="a further Hydra override; repeat at will")
     parser.add_argument("--here", action="store_true", help="run in the workspace instead of a temporary copy of the last commit")
 
@@ -48,7 +108,19 @@ def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every revision that holds an evaluated experiment")
 
 
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("revision", nargs="+", help="ids, tags, branches, commits, DVC experiments or `workspace`")
+
+
 COMMANDS = (
+    Command(
+        "compare",
+        "experiments",
+        "experiments side by side",
+        compare,
+        ("quanto compare workspace HEAD~1", "quanto compare a1b2c3 d4e5f6 --json"),
+        _compare_arguments,
+    ),
     Command(
         "run-experiment",
         "workflow",

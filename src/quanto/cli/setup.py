@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 from quanto.cli.command import Command, Result, workspace
 from quanto.core.errors import QuantoError
@@ -52,6 +53,18 @@ def ui(options: argparse.Namespace) -> Result:
     return Result(exit_code=code)
 
 
+def doctor(options: argparse.Namespace) -> Result:
+    """Print what could stop a run on this machine, each finding with its remedy."""
+    from quanto.runtime.doctor import examine
+
+    findings = list(examine(workspace(options)))
+    lines = [
+        f"{'ok  ' if item.remedy is None else 'look'} {item.topic:<12} {item.found}" + (f"  ->  {item.remedy}" if item.remedy else "")
+        for item in findings
+    ]
+    return Result(tuple(lines), [asdict(item) for item in findings])
+
+
 def completion(options: argparse.Namespace) -> Result:
     """Print a completion script for a shell."""
     import shtab
@@ -79,6 +92,7 @@ def _completion_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = (
+    Command("doctor", "set-up", "what could stop a run on this machine, and its remedy", doctor, ("quanto doctor",)),
     Command(
         "params",
         "set-up",

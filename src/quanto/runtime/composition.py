@@ -94,15 +94,16 @@ def spec_overrides(spec: dict[str, object]) -> list[str]:
     overrides = ["experiment=none"]
     for key, value in spec.items():
         if isinstance(value, dict):
-            overrides += [f"{key}.{name}={_literal(item)}" for name, item in value.items()]
+            overrides += [f"{key}.{name}={literal(item)}" for name, item in value.items()]
         else:
-            overrides.append(f"{key}={_literal(value)}")
+            overrides.append(f"{key}={literal(value)}")
     return overrides
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """Return a value in the grammar of Hydra's overrides."""
     if isinstance(value, list):
-        return f"[{','.join(map(_literal, value))}]"
+        return f"[{','.join(map(literal, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
