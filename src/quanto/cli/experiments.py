@@ -42,9 +42,8 @@ def _run_sweep(folder: Path, options: argparse.Namespace) -> Result:
         lines.append(
             f"  {row['name']:<40} {row['status']:<8} {'' if value is None else format(value, '.4f'):>10}  {verdicts}{row['fault'] or ''}"
         )
-    lines.append(
-        f"best {summary['best']}, worst {summary['worst']}, median {summary['median']}; the best of many is no better than the many (quanto ledger)"
-    )
+    lines.append(f"best {summary['best']}, worst {summary['worst']}, median {summary['median']}")
+    lines.append("the best of many trials looks better than it is: `quanto ledger seal` makes qualify count all of them")
     # A rejected candidate is a result; only a member that failed to run makes the sweep a failure.
     return Result(tuple(lines), summary, exit_code=int(bool(summary["failed"])))
 
@@ -96,7 +95,7 @@ def mlflow_sync(options: argparse.Namespace) -> Result:
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", metavar="FILE", help="a sweep of conf/sweep: run all of its members, resume what is missing, aggregate")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="members of a sweep that run at a time")
-    parser.add_argument("--metric", default="candidate.sharpe", help="the metric that a sweep is summed up by (a path in metrics.json)")
+    parser.add_argument("--metric", default="sharpe", help="the metric that a sweep is summed up by (a path in metrics.json)")
     parser.add_argument("--spec", help="a name below conf/experiment, or a YAML file with the keys of an experiment spec")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="a further Hydra override; repeat at will")
     parser.add_argument("--here", action="store_true", help="run in the workspace instead of a temporary copy of the last commit")

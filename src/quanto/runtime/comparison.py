@@ -14,6 +14,8 @@ from quanto.runtime.revisions import Revision
 METRICS = "reports/evaluation/metrics.json"
 SLICES = "reports/evaluation/regime_slices.json"
 REPORT = "reports/promotion/qualification_report.json"
+# Keys that name the rows of a list.
+LABELS = frozenset({"name", "book", "slice", "gate"})
 # A number whose name ends so is better when lower; drawdown and losses are told apart by their sign rule (<= 0).
 LOWER_IS_BETTER = ("volatility", "turnover", "cost", "costs", "cvar", "var", "drawdown_sessions", "p_value", "violations", "concentration")
 NEITHER = ("sessions", "count", "skew", "kurtosis", "beta", "exposure", "episodes", "trades", "first", "last", "year")
@@ -86,10 +88,10 @@ def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list) and value and all(isinstance(item, Mapping) and "name" in item for item in value):
+    elif isinstance(value, list) and value and all(isinstance(item, Mapping) and LABELS & set(item) for item in value):
         for item in value:
-            yield from _flat(
-                {key: part for key, part in item.items() if key != "name"}, f"{prefix}.{item['name']}" if prefix else str(item["name"])
-            )
+            label = next(key for key in item if key in LABELS)
+            rest = {key: part for key, part in item.items() if key != label}
+            yield from _flat(rest, f"{prefix}.{item[label]}" if prefix else str(item[label]))
     else:
         yield prefix, value
