@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 
 from quanto.core.digest import digest_value
@@ -48,6 +49,8 @@ def trial(
         "cash_returns": [float(value) for value in arena.cash],
         "exposure": [float(value) for value in candidate.exposure],
         "turnover": [float(value) for value in candidate.turnover],
+        # As a fraction of NAV at the close before.
+        "costs": [float(value) for value in candidate.cost / np.concatenate([[candidate.nav_before], candidate.nav[:-1]])],
         "conditions": arena.conditions(),
         "data": dict(data),
         "policy": policy.digest,
