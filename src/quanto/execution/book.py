@@ -1,0 +1,196 @@
+"""The book: what the events of a journal add up to. Nothing else decides where the engine stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeAlias, cast
+
+from quanto.core.errors import ExecutionError
+from quanto.execution.orders import Event, Order, Side, advance, fill
+
+# An event as it stands in the journal: JSON values by name.
+Entry: TypeAlias = dict[str, Any]
+
+# What remains of a position below this fraction of the traded quantity is rounding.
+SHARE_DUST = 1e-9
+
+
+class Book:
+    """Account, orders and progress of one journal; `apply` is the only way to change it.
+
+    Attributes
+    ----------
+    cash, shares
+        USD and shares by symbol, now.
+    close_cash, close_shares
+        The same after the last session that ended: what a simulated broker restarts from.
+    nav, previous_nav, peak
+        USD: of the last mark, the mark before it, and the highest mark.
+    marked, session, ended
+        ISO dates: last session marked, session in progress or last begun, last session ended; "" for none.
+    decision, opened, quote
+        The events of the session in progress; None until they happened.
+    orders
+        Orders of the session in progress by client order id, in the order they were made.
+    halted
+        Why nothing may trade; "" if it may.
+    """
+
+    def __init__(self) -> None:
+        self.header: Entry | None = None
+        self.cash = 0.0
+        self.shares: dict[str, float] = {}
+        self.close_cash = 0.0
+        self.close_shares: dict[str, float] = {}
+        self.nav = 0.0
+        self.previous_nav = 0.0
+        self.peak = 0.0
+        self.marked = ""
+        self.session = ""
+        self.ended = ""
+        self.decision: Entry | None = None
+        self.opened: Entry | None = None
+        self.quote: Entry | None = None
+        self.orders: dict[str, Order] = {}
+        self.names: dict[str, str] = {}
+        self.fills: set[str] = set()
+        self.proceeds = 0.0
+        self.traded = 0.0
+        self.passed_at: list[datetime] = []
+        self.reduce_only = False
+        self.halted = ""
+        self.last_at = ""
+
+    def apply(self, event: Entry) -> None:
+        """Move on by one event.
+
+        Raises
+        ------
+        ExecutionError
+            If the kind is unknown, or the event does not fit the state (an order takes no such event).
+        """
+        try:
+            handler = _HANDLERS[event["kind"]]
+        except KeyError:
+            raise ExecutionError(f"the journal holds an event of kind {event.get('kind')!r}, which this version does not know") from None
+        handler(self, event)
+        self.last_at = event.get("at", self.last_at)
+
+    def order_named(self, broker_order_id: str) -> Order | None:
+        """Return the session's order that the broker knows by this id."""
+        return self.orders.get(self.names.get(broker_order_id, ""))
+
+    def open_orders(self) -> list[Order]:
+        """Return the orders that are not final, in the order they were made."""
+        return [order for order in self.orders.values() if not order.final]
+
+
+def _start(book: Book, event: Entry) -> None:
+    book.header = event
+    book.cash = book.close_cash = event["cash"]
+    book.shares = dict(event["shares"])
+    book.close_shares = dict(event["shares"])
+
+
+def _mark(book: Book, event: Entry) -> None:
+    book.previous_nav = book.nav if book.marked else event["nav"]
+    book.nav = event["nav"]
+    book.peak = max(book.peak, book.nav)
+    book.marked = event["session"]
+    book.reduce_only = event["reduce_only"]
+
+
+def _begin(book: Book, event: Entry) -> None:
+    book.session = event["session"]
+    book.decision = event
+    book.opened = book.quote = None
+    book.orders, book.names, book.fills, book.passed_at = {}, {}, set(), []
+    book.proceeds = book.traded = 0.0
+
+
+def _open(book: Book, event: Entry) -> None:
+    book.opened = event
+    for flow in event["flows"]:
+        book.cash += flow["cash"]
+        if flow["shares"]:
+            _move(book, flow["symbol"], flow["shares"])
+
+
+def _quote(book: Book, event: Entry) -> None:
+    book.quote = event
+    book.reduce_only = book.reduce_only or event["reduce_only"]
+
+
+def _order(book: Book, event: Entry) -> None:
+    order = Order(
+        client_order_id=event["id"],
+        symbol=event["symbol"],
+        side=cast("Side", event["side"]),
+        quantity=event["quantity"] or event["asked"],
+        reference_price=event["reference"] if event["reference"] is not None else float("nan"),
+        limit_price=event["limit"],
+    )
+    passed = event["quantity"] > 0
+    book.orders[order.client_order_id] = advance(order, Event.SUBMIT if passed else Event.DENY)
+    if passed:
+        book.traded += order.quantity * order.reference_price
+        book.passed_at.append(datetime.fromisoformat(event["at"]))
+
+
+def _update(book: Book, event: Entry) -> None:
+    order = advance(book.orders[event["id"]], Event(event["event"]))
+    if event.get("broker_id"):
+        order = replace(order, broker_order_id=event["broker_id"])
+        book.names[event["broker_id"]] = order.client_order_id
+    book.orders[event["id"]] = order
+
+
+def _fill(book: Book, event: Entry) -> None:
+    order = fill(book.orders[event["id"]], event["quantity"], event["price"], event["fee"])
+    book.orders[event["id"]] = order
+    book.fills.add(event["fill_id"])
+    value = event["quantity"] * event["price"]
+    book.cash -= order.sign * value + event["fee"]
+    if order.side == "sell":
+        book.proceeds += value - event["fee"]
+    _move(book, order.symbol, order.sign * event["quantity"])
+
+
+def _end(book: Book, event: Entry) -> None:
+    book.ended = event["session"]
+    book.close_cash = book.cash
+    book.close_shares = dict(book.shares)
+
+
+def _halt(book: Book, event: Entry) -> None:
+    book.halted = event["reason"]
+
+
+def _resume(book: Book, _event: Entry) -> None:
+    book.halted = ""
+
+
+def _move(book: Book, symbol: str, shares: float) -> None:
+    held = book.shares.get(symbol, 0.0) + shares
+    if held == 0.0 or abs(held) < SHARE_DUST * abs(shares):
+        book.shares.pop(symbol, None)
+    else:
+        book.shares[symbol] = held
+
+
+_HANDLERS: dict[str, Callable[[Book, Entry], None]] = {
+    "start": _start,
+    "mark": _mark,
+    "decision": _begin,
+    "missed": _begin,
+    "open": _open,
+    "quote": _quote,
+    "order": _order,
+    "update": _update,
+    "fill": _fill,
+    "end": _end,
+    "halt": _halt,
+    "resume": _resume,
+}

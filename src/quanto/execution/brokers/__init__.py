@@ -1,0 +1,1 @@
+"""The brokers behind the port: the simulated one and Alpaca's paper account."""
