@@ -45,13 +45,12 @@ def plan_training(config: TrainConfig, data: MarketData, sources: str) -> TrainP
     scaler = train_scaler(config, data, start, stop)
     seen = observe(scaler, config.shield, data)
     whole = Market(data.tape, seen.asset.astype(np.float32), seen.market.astype(np.float32), seen.exposure_cap)
-    kept = round((stop - start) * config.validation.fraction)
+    fraction = config.validation.fraction
+    kept = round((stop - start) * fraction)
     learn_stop = stop - kept
-    if min(learn_stop - start, kept or MINIMUM_SESSIONS) < MINIMUM_SESSIONS:
-        raise ConfigError(
-            f"train.validation.fraction {config.validation.fraction} leaves {learn_stop - start} sessions to train and {kept} to "
-            f"validate; each needs {MINIMUM_SESSIONS} or more"
-        )
+    if learn_stop - start < MINIMUM_SESSIONS or (fraction > 0 and kept < MINIMUM_SESSIONS):
+        found = f"leaves {learn_stop - start} sessions to train and {kept} to validate"
+        raise ConfigError(f"train.validation.fraction {fraction} {found}; each needs {MINIMUM_SESSIONS} or more")
     # The validation book decides after the close of the last training session for the first one of its own.
     validation = whole.window(learn_stop - 1, stop) if kept else None
     columns = observation_columns(data.symbols, scaler)
