@@ -1,0 +1,102 @@
+"""Canonical tables to a view: which value stood at which session, and when it was known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quanto.core.errors import ConfigError, MissingDataError
+from quanto.market.calendar import DateArray, as_date
+from quanto.market.panel import FloatArray, build_panel, pivot
+from quanto.stages.features.config import FeaturesConfig, select_columns
+from quanto.stages.features.view import INDEX, VIX, MarketView
+
+# Kinds that change the panel, or nothing that features and accounting must know; any other kind quarantines the symbol.
+_APPLIED = ("split", "stock_dividend", "cash_dividend", "special_dividend", "symbol_change")
+_SPLITS = ("split", "stock_dividend")
+
+
+def build_view(
+    bars: pa.Table,
+    actions: pa.Table,
+    index_level: pa.Table,
+    sessions: DateArray,
+    symbols: Sequence[str],
+    series: dict[str, str],
+) -> MarketView:
+    """Return canonical tables as a view on the given sessions, without options surfaces.
+
+    Parameters
+    ----------
+    series
+        From the view's names (`index`, `vix`) to series of the domain `index_level`.
+
+    Raises
+    ------
+    MissingDataError
+        If a symbol has no bar or a series no value on the sessions; names all of them.
+    """
+    panel = build_panel(bars, actions, sessions, symbols)
+    levels = {name: _series(index_level, source, sessions) for name, source in series.items()}
+    missing = [symbol for symbol, column in zip(symbols, panel.traded.T, strict=True) if not column.any()]
+    absent = [source for name, source in series.items() if not np.isfinite(levels[name][0]).any()]
+    if missing or absent:
+        window = f"from {as_date(sessions[0])} to {as_date(sessions[-1])}"
+        what = [f"no bar of {', '.join(missing)}"] * bool(missing) + [f"no value of series {', '.join(absent)}"] * bool(absent)
+        found = f"canonical data hold {' and '.join(what)} {window}"
+        raise MissingDataError(f"{found}; ingest a vendor that has them, or take them out of the configuration")
+    nothing = np.full(panel.close.shape, np.nan)
+    return MarketView(
+        panel=panel,
+        bars_known=pivot(bars, "known_on", sessions, symbols),
+        splits_known=_actions_known(actions, sessions, symbols, _SPLITS, inside=True),
+        blocks_known=_actions_known(actions, sessions, symbols, _APPLIED, inside=False),
+        series=levels,
+        surface={},
+        surface_known=nothing,
+    )
+
+
+def first_session(bars: pa.Table, index_level: pa.Table, series: Sequence[str]) -> np.datetime64 | None:
+    """Return the first day of any bar or of a wanted series: where warm-up history begins; None where there is none."""
+    wanted = index_level.filter(pc.is_in(index_level["series"], pa.array(series, pa.string())))
+    days = np.concatenate([_days(bars, "session"), _days(wanted, "session")])
+    return days.min() if len(days) else None
+
+
+def _series(table: pa.Table, series: str, sessions: DateArray) -> tuple[FloatArray, FloatArray]:
+    renamed = table.rename_columns(["symbol" if name == "series" else name for name in table.column_names])
+    return pivot(renamed, "value", sessions, [series])[:, 0], pivot(renamed, "known_on", sessions, [series])[:, 0]
+
+
+def _actions_known(actions: pa.Table, sessions: DateArray, symbols: Sequence[str], kinds: Sequence[str], *, inside: bool) -> FloatArray:
+    """When the actions of (or outside) the kinds that take effect at each open were known; the latest where several do."""
+    out = np.full((len(sessions), len(symbols)), np.nan)
+    days, known = _days(actions, "ex_date"), _days(actions, "known_on")
+    rows = np.searchsorted(sessions, days)
+    order = {symbol: column for column, symbol in enumerate(symbols)}
+    for row, day, kind, symbol, known_on in zip(rows, days, actions["kind"].to_pylist(), actions["symbol"].to_pylist(), known, strict=True):
+        if (kind in kinds) is not inside or symbol not in order or row >= len(sessions) or day < sessions[0]:
+            continue
+        out[row, order[symbol]] = np.fmax(out[row, order[symbol]], known_on.astype(np.float64))
+    return out
+
+
+def _days(table: pa.Table, column: str) -> npt.NDArray[np.datetime64]:
+    days: npt.NDArray[np.datetime64] = table[column].to_numpy().astype("datetime64[D]")
+    return days
+
+
+def wanted_series(config: FeaturesConfig) -> dict[str, str]:
+    """Return which index series stand behind the view's names; only what a configured column or the labels read."""
+    reads = select_columns(config).domains
+    series = {INDEX: config.index_series}
+    if VIX in reads:
+        series[VIX] = config.vix_series
+    if VIX in reads and config.vix_series is None:
+        raise ConfigError("features.vix_series is null, but a configured column reads the VIX; name its series (VIX)")
+    return {name: source for name, source in series.items() if source is not None}

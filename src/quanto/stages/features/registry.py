@@ -1,0 +1,15 @@
+"""The closed table of feature sets; adding one is one module and one line here."""
+
+from __future__ import annotations
+
+from quanto.core.registry import Registry
+from quanto.stages.features.column import FeatureSet, compose
+from quanto.stages.features.core_v1 import CORE_V1
+from quanto.stages.features.regime_v1 import REGIME_V1
+
+FEATURE_SETS: Registry[FeatureSet] = Registry(
+    "feature set",
+    CORE_V1,
+    REGIME_V1,
+    compose("core_v1_regime", "Each name's own bars and the state of the market.", CORE_V1, REGIME_V1),
+)
