@@ -16,10 +16,9 @@ from quanto.stages.ingest.rows import DateArray, FloatArray, IntArray
 def regular_minutes(local: npt.NDArray[np.datetime64]) -> npt.NDArray[np.bool_]:
     """Return for each minute (its start, local wall time) whether it lies in the regular session, half days included."""
     days = local.astype("datetime64[D]")
-    opens, closes = _hours()
-    every = opens.index.to_numpy().astype("datetime64[D]")
+    every, opens, closes = _hours()
     at = np.clip(np.searchsorted(every, days), 0, len(every) - 1)
-    inside: npt.NDArray[np.bool_] = (every[at] == days) & (local >= opens.to_numpy()[at]) & (local < closes.to_numpy()[at])
+    inside: npt.NDArray[np.bool_] = (every[at] == days) & (local >= opens[at]) & (local < closes[at])
     return inside
 
 
@@ -44,10 +43,10 @@ def session_bars(
 
 
 @lru_cache(maxsize=1)
-def _hours() -> tuple[pd.Series, pd.Series]:
+def _hours() -> tuple[DateArray, DateArray, DateArray]:
+    """Return sessions, and the New York wall times at which they open and close."""
     calendar = exchange_calendars.get_calendar(EXCHANGE, start=FIRST.isoformat(), end=LAST.isoformat())
-
-    def local(column: pd.Series) -> pd.Series:
-        return column.dt.tz_convert("America/New_York").dt.tz_localize(None)
-
-    return local(calendar.opens), local(calendar.closes)
+    opens, closes = (
+        pd.DatetimeIndex(column).tz_convert("America/New_York").tz_localize(None) for column in (calendar.opens, calendar.closes)
+    )
+    return calendar.sessions.to_numpy().astype("datetime64[D]"), opens.to_numpy(), closes.to_numpy()

