@@ -122,8 +122,13 @@ def check_book(arena: Arena, book: Simulation, exposure_cap: FloatArray) -> Chec
         first_violation=found[0] if found else None,
         cash_breaches=int((~(cash >= floor - CASH_TOLERANCE * book.nav_open)).sum()),
         passive_breaches=passive,
-        trades=int((np.abs(book.traded) > SMALLEST_TRADE * book.nav_open[:, None]).sum()),
+        trades=int(np.count_nonzero(fills(book))),
     )
+
+
+def fills(book: Simulation) -> FloatArray:
+    """Return the signed value of each fill in USD, rounding left out; shape (n_sessions, n_symbols)."""
+    return np.where(np.abs(book.traded) > SMALLEST_TRADE * book.nav_open[:, None], book.traded, 0.0)
 
 
 def lagged(prepared: Prepared) -> Prepared:

@@ -19,7 +19,7 @@ from quanto.portfolio.series import SESSIONS_PER_YEAR
 from quanto.portfolio.sharpe import minimum_track_record, probabilistic_sharpe, sharpe_moments
 from quanto.portfolio.significance import alpha_test, detectable_ratio
 from quanto.stages.eval.arena import Arena
-from quanto.stages.eval.books import CANDIDATE, MATCHED, MEMBER, SABOTEUR
+from quanto.stages.eval.books import CANDIDATE, MATCHED, MEMBER, SABOTEUR, fills
 from quanto.stages.eval.config import EvalConfig
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,7 +31,7 @@ HEADLINES = ("annual_return", "annual_volatility", "sharpe", "sortino", "max_dra
 def book_numbers(arena: Arena, book: Simulation, baseline: Simulation) -> dict[str, object]:
     """Return the return and activity metrics of one book, as plain numbers."""
     performance = dataclasses.asdict(return_metrics(book.returns, arena.cash, baseline.returns))
-    activity = dataclasses.asdict(activity_metrics(book.weights, book.turnover, book.traded))
+    activity = dataclasses.asdict(activity_metrics(book.weights, book.turnover, fills(book)))
     return {**performance, **{name: value for name, value in activity.items() if name != "sessions"}}
 
 

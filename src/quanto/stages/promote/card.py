@@ -27,9 +27,9 @@ Eligible in this graph for: {{ record.eligible_tiers | join(", ") or "nothing" }
 {% for blocker in record.blocked_by %}
 Blocked: {{ blocker }}.
 {% endfor %}
-{% for tier in tiers %}{% for reason in record.reasons[tier] -%}
+{% for tier, reason in reasons -%}
 - {{ tier }}: {{ reason }}
-{% endfor %}{% endfor %}
+{% endfor %}
 {{ "reports/promotion/qualification_report.json" | cite }}
 
 ## Data
@@ -50,7 +50,7 @@ Blocked: {{ blocker }}.
 | book | return a year | volatility | Sharpe | max drawdown | turnover a year | mean exposure |
 |---|---|---|---|---|---|---|
 {% for row in metrics.books if not row.book.startswith(("member_", "matched_")) -%}
-| {{ row.book }} | {% for name in shown %}{{ row[name] | number }} | {% endfor %}
+| {{ row.book }} |{% for name in shown %} {{ row[name] | number }} |{% endfor %}
 {% endfor %}
 {% for item in report.beside -%}
 - {{ item.sentence }}.
@@ -99,6 +99,7 @@ Policy {{ record.policy }}, gates {{ record.gate_digest }}.
 | {{ path }} | {{ digest }} |
 {% endfor -%}
 """
+TIERS = ("research", "candidate", "production")
 SHOWN = ("annual_return", "annual_volatility", "sharpe", "max_drawdown", "turnover_annual", "gross_mean")
 
 
@@ -142,8 +143,19 @@ def model_card(
         books=books,
         rule=rule,
         shown=SHOWN,
-        tiers=("research", "candidate", "production"),
+        reasons=_reasons(record),
+        tiers=TIERS,
     )
+
+
+def _reasons(record: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return each reason once, with the lowest tier that it holds back."""
+    found = record.get("reasons")
+    first: dict[str, str] = {}
+    for tier in TIERS:
+        for reason in found.get(tier, ()) if isinstance(found, Mapping) else ():
+            first.setdefault(str(reason), tier)
+    return [(tier, reason) for reason, tier in first.items()]
 
 
 def _number(value: object) -> str:
@@ -152,3 +164,7 @@ def _number(value: object) -> str:
 
 def _percent(value: object) -> str:
     return f"{value:.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "not measured"
+
+
+def _cite(digests: Mapping[str, object], path: str) -> str:
+    return f"[{path} {str(digests.get(path, 'absent'))[:12]}]"

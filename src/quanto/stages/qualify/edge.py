@@ -19,7 +19,7 @@ from quanto.portfolio.multiplicity import SPA_BLOCK, seed_spread, superior_abili
 from quanto.portfolio.significance import alpha_test, alpha_tests, pseudo_alphas, sidak_level
 from quanto.stages.qualify.config import Thresholds
 from quanto.stages.qualify.evidence import Evidence, FloatArray
-from quanto.stages.qualify.gate import Finding, Gate, at_least, at_most, insufficient
+from quanto.stages.qualify.gate import Finding, Gate, above, at_least, at_most, insufficient
 from quanto.stages.qualify.hard import known
 from quanto.stages.qualify.regime import saboteurs
 
@@ -91,7 +91,7 @@ def _seeds(evidence: Evidence, thresholds: Thresholds) -> Finding:
     if share < thresholds.seed_share:
         return at_least(share, thresholds.seed_share, count, "the share of seeds with alpha above 0", "an edge that does not need luck")
     what = f"the interquartile mean of the seeds' alphas ({share:.0%} of them above 0)"
-    return at_least(middle, float(np.nextafter(0.0, 1.0)), count, what, "an edge that does not need luck")
+    return above(middle, 0.0, count, what, "an edge that does not need luck")
 
 
 def _bad_seeds(evidence: Evidence) -> Iterator[Evidence]:
@@ -111,7 +111,7 @@ def _costs(evidence: Evidence, _thresholds: Thresholds) -> Finding:
     doubled = _doubled(evidence)
     alpha = float(alpha_tests((doubled[0] - evidence.cash)[None], doubled[1] - evidence.cash).alpha[0])
     what = "annual alpha against the baseline at twice the costs"
-    return at_least(alpha, float(np.nextafter(0.0, 1.0)), evidence.sessions, what, "trade less for the same edge")
+    return above(alpha, 0.0, evidence.sessions, what, "trade less for the same edge")
 
 
 def _doubled(evidence: Evidence) -> FloatArray:
@@ -129,10 +129,9 @@ def _dear(evidence: Evidence) -> Iterator[Evidence]:
 def _universe(evidence: Evidence, _thresholds: Thresholds) -> Finding:
     if evidence.facts.selection is None:
         raise DataError("how the universe was selected is missing")
-    what = f"the universe's selection is {evidence.facts.selection}; hindsight"
-    return at_most(
-        float(evidence.facts.selection != "point_in_time"), 0.0, evidence.sessions, what, "use membership as known on each session"
-    )
+    hindsight = float(evidence.facts.selection != "point_in_time")
+    what = f"1 if the universe was chosen with hindsight (selection: {evidence.facts.selection})"
+    return at_most(hindsight, 0.0, evidence.sessions, what, "use membership as it was known on each session")
 
 
 def _hindsight(evidence: Evidence) -> Iterator[Evidence]:

@@ -79,7 +79,7 @@ def evaluate(gate: Gate, evidence: Evidence, thresholds: Thresholds) -> GateResu
     finding = _measure(gate, evidence, thresholds)
     status: Status = finding.status
     reason, change = finding.reason, finding.change
-    if status == "passed" and not any(_measure(gate, harmed, thresholds).status == "failed" for harmed in gate.sabotage(evidence)):
+    if status == "passed" and all(_measure(gate, harmed, thresholds).status == "passed" for harmed in gate.sabotage(evidence)):
         status = "vacuous"
         reason = f"nothing that the limits admit could fail this gate, so it proves nothing ({reason})"
         change = "set the threshold or the limits so that a bad policy would fail it"
@@ -96,6 +96,11 @@ def at_most(value: float, threshold: float, sample: int, what: str, change: str)
 def at_least(value: float, threshold: float, sample: int, what: str, change: str) -> Finding:
     """Return the finding that `value` must reach `threshold`; NaN and infinity fail."""
     return _compare(value >= threshold, value, threshold, sample, what, "at least", change)
+
+
+def above(value: float, threshold: float, sample: int, what: str, change: str) -> Finding:
+    """Return the finding that `value` must lie above `threshold`; NaN and infinity fail."""
+    return _compare(value > threshold, value, threshold, sample, what, "above", change)
 
 
 def insufficient(value: float | None, threshold: float | None, sample: int, reason: str, change: str) -> Finding:

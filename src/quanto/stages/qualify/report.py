@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from quanto.stages.qualify.assemble import Files
+from quanto.stages.qualify.assemble import MATCHED, Files
 from quanto.stages.qualify.code import gate_digest
 from quanto.stages.qualify.config import QualifyConfig
 from quanto.stages.qualify.diagnostics import diagnostics
@@ -66,6 +66,8 @@ def challengers(evaluation: object) -> list[dict[str, object]]:
     found = evaluation.get("comparisons") if isinstance(evaluation, Mapping) else None
     rows: list[dict[str, object]] = []
     for name, test in sorted(found.items()) if isinstance(found, Mapping) else ():
+        if name.startswith(MATCHED):
+            continue  # the same mix as the baseline it belongs to
         t = test.get("t_statistic") if isinstance(test, Mapping) else None
         rows.append({"book": name, "t_statistic": t, "sentence": _sentence(name, t)})
     return rows
