@@ -184,7 +184,7 @@ def test_a_missing_member_another_schema_and_a_foreign_network_are_refused(saved
         load_policy(copy_of(folder, tmp_path, schema_version="policy_v0"))
     with pytest.raises(IntegrityError, match="the architecture needs"):
         load_policy(copy_of(folder, tmp_path, architecture__hidden=[16, 8]))
-    with pytest.raises(ConfigError, match="observation.version"):
+    with pytest.raises(ConfigError, match=r"observation\.version"):
         load_policy(copy_of(folder, tmp_path, observation__version="observation_v2"))
     with pytest.raises(ConfigError, match="unknown key"):
         load_policy(copy_of(folder, tmp_path, surprise=1))
