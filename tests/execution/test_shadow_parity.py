@@ -7,7 +7,7 @@ import pytest
 
 from quanto.execution.replay import Plan
 from quanto.portfolio.constraints import Limits
-from tests.fakes.execution_worlds import OPEN_LIMITS, World, navs, terms
+from fakes.execution_worlds import OPEN_LIMITS, World, navs, terms
 
 TIGHT = Limits(max_weight=0.35, max_exposure=0.9, minimum_cash=0.05, max_turnover=0.4)
 
