@@ -17,7 +17,7 @@ def blocked(record: JsonValue, policy: Policy) -> str:
     tiers = [str(tier) for tier in found]
     if TIER not in tiers:
         eligible = ", ".join(tiers) or "no tier"
-        return f"the promotion record makes the policy eligible for {eligible}, not for {TIER}; see reports/promotion/qualification_report.json"
+        return f"the promotion record makes the policy eligible for {eligible}, not for {TIER}; see the qualification report beside it"
     if record.get("policy") != policy.digest:
         return f"the promotion record judges policy {record.get('policy')}, models/ holds {policy.digest}; run eval, qualify and promote"
     return ""
