@@ -11,6 +11,7 @@ from typing import Any
 from quanto.core.chain import head, read_chain
 from quanto.core.digest import canonical_json, digest_bytes
 from quanto.core.errors import GovernanceError, QuantoError, UnknownNameError
+from quanto.core.manifest import Manifest, outputs_digest
 from quanto.core.registry import unknown_name
 from quanto.runtime.git import Git
 from quanto.runtime.ledger import SNAPSHOT, ledger_faults, require_sealed
@@ -270,8 +271,9 @@ def _verify_tag(revision: Revision, tag: Tag, signers: Path) -> Iterator[Check]:
 def _verify_record(revision: Revision) -> Check:
     try:
         record = _mapping(revision.read_json(RECORD))
-        evidence = _mapping(record.get("evidence"))
-        wrong = [name for name, digest in evidence.items() if revision.exists(name) and digest_bytes(revision.read(name)) != digest]
+        evidence = _mapping(record.get("subjects"))
+        manifests = revision.manifests()
+        wrong = [name for name, digest in evidence.items() if _evidence_digest(revision, manifests, name) != digest]
     except QuantoError as error:
         return Check("record", RECORD, str(error))
     return Check(
@@ -279,6 +281,14 @@ def _verify_record(revision: Revision) -> Check:
         f"{RECORD} names {len(evidence)} pieces of evidence",
         f"{wrong[0]} is not the evidence that the record names" if wrong else None,
     )
+
+
+def _evidence_digest(revision: Revision, manifests: Mapping[str, Manifest], name: str) -> str | None:
+    """Return the digest of a piece of evidence: of the committed file, or as the manifest of its stage attests it."""
+    if revision.exists(name):
+        return digest_bytes(revision.read(name))
+    producer = next((item for item in manifests.values() if any(f == name or f.startswith(f"{name}/") for f in item.outputs)), None)
+    return outputs_digest(producer, name) if producer else None
 
 
 def _verdict_faults(revision: Revision, tier: str) -> Iterator[str]:
