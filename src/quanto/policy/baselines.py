@@ -60,7 +60,7 @@ class BaselineMarket:
 class Baseline:
     """A named rule: what it does, how many sessions it looks back, and the maker of its decision function.
 
-    `limited` says whether the constraints cut its targets; buy-and-hold is never made to sell.
+    `limited` says whether the limits on weights cut its targets; buy-and-hold sells only what is no longer eligible.
     """
 
     name: str

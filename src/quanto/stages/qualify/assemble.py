@@ -5,7 +5,7 @@ What is not there becomes None, an empty array or a NaN, never a default that pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -178,23 +178,27 @@ def leak_facts(proof: object) -> tuple[int | None, int | None]:
 def data_faults(report: object) -> tuple[str, ...] | None:
     """Return what the canonical report says against the data: a broken conservation law. None where it says nothing.
 
-    Rows in must be selected, superseded or quarantined; a row that is none of them was lost.
+    Rows in must be selected, superseded, quarantined or outside the dates; a row that is none of them was lost.
     """
-    rows = report.get("conservation") if isinstance(report, Mapping) else None
-    if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
+    domains = report.get("domains") if isinstance(report, Mapping) else None
+    counted = {
+        f"{vendor}/{domain}": counts
+        for domain, entry in (domains.items() if isinstance(domains, Mapping) else ())
+        for vendor, counts in (entry["vendors"].items() if isinstance(entry, Mapping) and isinstance(entry.get("vendors"), Mapping) else ())
+    }
+    if not counted:
         return None
-    faults = []
-    for row in rows:
-        values = row if isinstance(row, Mapping) else {}
-        counts = [_count(values.get(name)) for name in ("rows_in", "selected", "superseded", "quarantined")]
-        where = f"{values.get('vendor')}/{values.get('domain')}"
-        if None in counts:
-            faults.append(f"{where}: the conservation law is incomplete")
-            continue
-        rows_in, *accounted = (count or 0 for count in counts)
-        if rows_in != sum(accounted):
-            faults.append(f"{where}: {rows_in} rows in, {sum(accounted)} accounted for")
-    return tuple(faults)
+    return tuple(fault for where, counts in sorted(counted.items()) if (fault := _lost_rows(where, counts)) is not None)
+
+
+def _lost_rows(where: str, counts: object) -> str | None:
+    values = counts if isinstance(counts, Mapping) else {}
+    numbers = [_count(values.get(name)) for name in ("rows", "outside_dates", "selected", "superseded", "quarantined")]
+    whole = [number for number in numbers if number is not None]
+    if len(whole) != len(numbers):
+        return f"{where}: the conservation law is incomplete"
+    rows, accounted = whole[0], sum(whole[1:])
+    return None if rows == accounted else f"{where}: {rows} rows in, {accounted} accounted for"
 
 
 def _count(value: object) -> int | None:
