@@ -44,7 +44,8 @@ def coverage(
     """Return the coverage of each name over the sessions from `start` to `end` by all vendors' tables together.
 
     A name without any row is at fault, and one whose rows end more than `tolerance` sessions before `end`, unless an
-    action ended it (`endings`: symbol -> ex-date). A gap at the beginning is a later listing as far as anyone can tell.
+    action ended it (`endings`: symbol -> ex-date). A gap at the beginning is a later listing as far as anyone can tell,
+    and a surface may be sparse: chains answer for a single session.
     A monthly series is held against the months that ended in the range.
     """
     return [_one(domain, name, _days_of(domain, name, tables), start, end, tolerance, endings.get(name)) for name in names]
@@ -79,7 +80,7 @@ def _one(domain: str, name: str, present: DateArray, start: date, end: date, tol
     fault = ""
     if missing.all() and len(wanted):
         fault = f"{name} {start}..{end}"
-    elif len(wanted) and missing[-1] and _length(wanted, gaps[-1]) > (1 if monthly else tolerance):
+    elif domain != "options_surface" and len(wanted) and missing[-1] and _length(wanted, gaps[-1]) > (1 if monthly else tolerance):
         fault = f"{name} {gaps[-1][0]}..{gaps[-1][1]}"
     return Coverage(domain, name, len(wanted), int((~missing).sum()), gaps, fault)
 

@@ -23,6 +23,10 @@ from quanto.market.schema import PRICES, RAW
 from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Shard, VendorKind
 
 
+# How the packaged files write a missing number; anything else that is no number is an error.
+MISSING = ["", ".", "NA", "N/A", "NaN", "nan", "null"]
+
+
 @dataclass(frozen=True)
 class Content:
     """One symbol (or index series) of a member, the dates it covers, and the basis that its vendor declares.
@@ -195,7 +199,7 @@ def _read_csv(body: bytes, member: Member) -> pa.Table:
     types = {name: pa.string() for name in text} | {name: pa.float64() for name in names}
     try:
         plain = gzip.decompress(body) if member.path.endswith(".gz") else body
-        options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types))
+        options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=MISSING)
         frame = pyarrow.csv.read_csv(io.BytesIO(plain), convert_options=options)
     except (pa.ArrowException, OSError, EOFError, KeyError) as error:
         raise DataError(f"{member.path} is no CSV with columns {', '.join(types)}: {error}") from error

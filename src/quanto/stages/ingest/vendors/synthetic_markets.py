@@ -88,7 +88,8 @@ def simulate(family: str, anatomy: Anatomy, seed: int, symbols: tuple[str, ...],
     moves = np.sqrt(shares) * (factor[:, :, None] * beta + own) + shares * drift[:, None, :]
     index_drift = CASH_PER_SESSION + price_of_risk * factor_sd**2 * beta.mean() - factor_sd**2 / 2
     index = 1000.0 * np.exp(np.cumsum((np.sqrt(shares[:, :, 0]) * factor).sum(axis=1) + index_drift))
-    return _bars(family, seed, symbols, moves, index)
+    typical = np.sqrt(anatomy.calm_volatility**2 / SESSIONS_PER_YEAR * beta**2 + own_sd**2)
+    return _bars(family, seed, symbols, moves, typical, index)
 
 
 def _states(uniform: FloatArray, anatomy: Anatomy) -> npt.NDArray[np.bool_]:
@@ -122,17 +123,20 @@ def _hidden_drift(family: str, anatomy: Anatomy, seed: int, symbols: tuple[str, 
     return anatomy.edge * relative
 
 
-def _bars(family: str, seed: int, symbols: tuple[str, ...], moves: FloatArray, index: FloatArray) -> Market:
-    """Return bars from the overnight and intraday log returns, shape (n_sessions, 2, n_symbols)."""
+def _bars(family: str, seed: int, symbols: tuple[str, ...], moves: FloatArray, typical: FloatArray, index: FloatArray) -> Market:
+    """Return bars from the overnight and intraday log returns, shape (n_sessions, 2, n_symbols).
+
+    `typical` is each symbol's volatility per session in calm markets: the scale of its range and of its volume.
+    """
     count = len(moves)
     first = np.array([20 + 80 * generator(seed, family, symbol, "price").random() for symbol in symbols])
     close = first * np.exp(np.cumsum(moves.sum(axis=1), axis=0))
     opened = close / np.exp(moves[:, 1])
     shapes = np.stack([generator(seed, family, symbol, "shape").standard_normal((count, 3)) for symbol in symbols], axis=2)
-    reach = np.abs(shapes[:, :2]) * 0.5 * np.abs(moves).mean(axis=(0, 1))
+    reach = np.abs(shapes[:, :2]) * 0.4 * typical
     high = np.maximum(opened, close) * np.exp(reach[:, 0])
     low = np.minimum(opened, close) * np.exp(-reach[:, 1])
-    activity = np.abs(moves).sum(axis=1) / np.abs(moves).sum(axis=1).mean(axis=0)
+    activity = np.abs(moves).sum(axis=1) / typical
     volume = np.rint(2e8 / first * np.exp(0.3 * shapes[:, 2]) * (0.5 + 0.5 * activity))
     return Market(opened, high, low, close, volume, index)
 
