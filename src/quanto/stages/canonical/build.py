@@ -1,0 +1,275 @@
+"""One partition of bars, from the vendors' raw slices to canonical rows, quarantined rows and counts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from quanto.market.calendar import DateArray
+from quanto.market.corporate_actions import SplitHistory
+from quanto.market.schema import CANONICAL, PRICES
+from quanto.stages.canonical.axes import Axes, IntArray, Partition, encode, entity_names, partition_axes
+from quanto.stages.canonical.bars import FIELDS, REASONS, BasisHistories, BoolArray, FloatArray, VendorBars, key_rows, vendor_bars
+from quanto.stages.canonical.choice import METHODS, Choice, Verdicts, choose, measure_overlap, relative_disagreement
+from quanto.stages.canonical.config import CanonicalConfig, Tolerances
+from quanto.stages.canonical.disagreement import ActionDays, explain
+from quanto.stages.canonical.lineage import joined_names, quarantine_rows
+from quanto.stages.canonical.neighbours import confirmed, repeats, spikes
+from quanto.stages.canonical.verdicts import YearOverlap
+
+FLAGS = (
+    "adjusted_basis",  # the raw price was recomputed from an adjusted one
+    "disagreement",  # a price differs from another vendor's by more than the tolerance
+    "disagreement_volume",
+    "provisional",  # the vendor had not declared the session final
+    "renamed",  # the vendor delivered it under another ticker
+    "repeated",  # equal to the bar before
+    "suspected_split",  # the close steps by a ratio like a split's, with no action that explains it
+    "spike_confirmed",  # jumps and reverts, but another vendor has it too
+    "zero_volume",
+)
+FLAG_BIT = {name: 1 << bit for bit, name in enumerate(FLAGS)}
+
+# A move of this size (log 1.4) whose ratio is within 3 % of one that splits have is more likely a split than news.
+_SPLIT_RATIOS = np.log(np.array([1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0]))
+_SPLIT_MATCH = 0.03
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every partition needs to know beside its rows."""
+
+    config: CanonicalConfig
+    vendors: tuple[str, ...]
+    histories: BasisHistories
+    actions: ActionDays
+    blocked: Mapping[str, date]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The conservation law of one vendor in one partition, each term counted by itself."""
+
+    rows: int
+    selected: int
+    superseded: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class BarsPart:
+    """What one partition gives; `present` marks the core cells (sessions x symbols) that have a canonical bar."""
+
+    partition: Partition
+    symbols: tuple[str, ...]
+    table: pa.Table
+    quarantine: pa.Table
+    details: pa.Table
+    compared: pa.Table
+    counts: dict[str, Counts]
+    measured: YearOverlap
+    sessions: DateArray
+    present: BoolArray
+    rows: int
+
+
+def build_bars(partition: Partition, tables: Sequence[pa.Table], verdicts: Verdicts, context: Context) -> BarsPart:
+    """Return the canonical bars of a partition; `tables` holds each vendor's raw slice, context sessions included."""
+    symbols = partition_symbols(tables, context.config)
+    axes = partition_axes(partition, symbols)
+    bars = [_vendor(name, table, partition, axes, context) for name, table in zip(context.vendors, tables, strict=True)]
+    repeated = [repeats(item, context.config.validation.stale_sessions) for item in bars]
+    spiked = _take_out_bad(bars, repeated, context)
+    measured = measure_overlap(bars, axes, context.config.fallback)
+    sources = context.config.sources.equity_ohlcv
+    mine = verdicts.within(axes.symbols, partition.year)
+    choice = choose(bars, context.vendors, axes, partition.year, sources, mine, context.config.tolerances)
+    for position, reason, cells in choice.refused:
+        bars[position].quarantine(cells, reason)
+    chosen = {name: _gather(bars, choice.vendor, name) for name in FIELDS}
+    disagreement = relative_disagreement(bars, choice.vendor, chosen)
+    flags = _flags(bars, choice, disagreement, repeated, spiked, context.config.tolerances)
+    flags |= _suspected_splits(chosen["close"], axes, context.histories.splits)
+    table = _rows(bars, axes, choice, chosen, disagreement, flags)
+    details, compared = explain(bars, context.vendors, axes, choice.vendor, chosen, context.config, context.actions)
+    return BarsPart(
+        partition=partition,
+        symbols=axes.symbols,
+        table=table,
+        quarantine=pa.concat_tables([_quarantined(item) for item in bars]),
+        details=details,
+        compared=compared,
+        counts={item.vendor: _count(item, position, choice, axes) for position, item in enumerate(bars)},
+        measured=YearOverlap(partition.year, axes.symbols, measured),
+        sessions=axes.sessions[axes.core],
+        present=choice.vendor[axes.core] >= 0,
+        rows=len(table),
+    )
+
+
+def partition_symbols(tables: Sequence[pa.Table], config: CanonicalConfig) -> set[str]:
+    """Return the entities that the slices hold."""
+    found: set[str] = set()
+    for table in tables:
+        codes, names = encode(table["symbol"])
+        if config.sources.identity:
+            days = table["session"].cast(pa.int32()).to_numpy().astype(np.int64)
+            names, codes = entity_names(names, codes, days, config.sources.identity)
+        found.update(names[code] for code in np.unique(codes).tolist())
+    return found
+
+
+def _vendor(name: str, table: pa.Table, partition: Partition, axes: Axes, context: Context) -> VendorBars:
+    keyed = key_rows(table, axes, context.config.sources.identity, partition.first, partition.last)
+    return vendor_bars(name, table, keyed, axes, context.histories, context.blocked, context.config.validation)
+
+
+def _take_out_bad(bars: Sequence[VendorBars], repeated: Sequence[IntArray], context: Context) -> list[BoolArray]:
+    """Quarantine stale fills and unconfirmed spikes; return the spikes that other vendors confirm."""
+    settings = context.config.validation
+    found = [spikes(item.fields["close"], settings) for item in bars]
+    kept = [
+        confirmed(spike, item, [b for b in bars if b is not item]) if spike.any() else spike
+        for spike, item in zip(found, bars, strict=True)
+    ]
+    for item, spike, known, run in zip(bars, found, kept, repeated, strict=True):
+        item.quarantine(run >= settings.stale_sessions, "stale_fill")
+        item.quarantine(spike & ~known, "bad_tick")
+    return kept
+
+
+def _gather(bars: Sequence[VendorBars], vendor: IntArray, name: str) -> FloatArray:
+    out = bars[0].fields[name].copy()
+    for position, item in enumerate(bars[1:], start=1):
+        np.copyto(out, item.fields[name], where=vendor == position)
+    return out
+
+
+def _flags(
+    bars: Sequence[VendorBars],
+    choice: Choice,
+    disagreement: Mapping[str, FloatArray],
+    repeated: Sequence[IntArray],
+    spiked: Sequence[BoolArray],
+    tolerances: Tolerances,
+) -> IntArray:
+    flags = np.zeros(choice.vendor.shape, dtype=np.int64)
+    with np.errstate(invalid="ignore"):
+        for name in PRICES:
+            flags |= np.where(disagreement[name] > getattr(tolerances, name), FLAG_BIT["disagreement"], 0)
+        flags |= np.where(disagreement["volume"] > tolerances.volume, FLAG_BIT["disagreement_volume"], 0)
+    for position, (item, run, spike) in enumerate(zip(bars, repeated, spiked, strict=True)):
+        mine = choice.vendor == position
+        flags[mine & (run > 0)] |= FLAG_BIT["repeated"]
+        flags[mine & spike] |= FLAG_BIT["spike_confirmed"]
+        flags[mine & (item.fields["volume"] == 0)] |= FLAG_BIT["zero_volume"]
+        for row_flag, name in ((item.adjusted, "adjusted_basis"), (item.renamed, "renamed"), (item.provisional, "provisional")):
+            if row_flag.any():
+                flags[mine] |= np.where(row_flag[item.row[mine]], FLAG_BIT[name], 0)
+    return flags
+
+
+def _suspected_splits(close: FloatArray, axes: Axes, splits: SplitHistory) -> IntArray:
+    """Return the flag where the close steps like a split that no action explains, or an action's split is not in it."""
+    flags = np.zeros(close.shape, dtype=np.int64)
+    if len(close) > 1:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            step = np.diff(np.log(close), axis=0)
+        large = np.nonzero(np.abs(step + _log_ratios(axes, splits)) > np.log(1.4))
+        size = np.abs(step[large] + _log_ratios(axes, splits)[large])
+        like = (np.abs(size[:, None] - _SPLIT_RATIOS[None, :]) < _SPLIT_MATCH).any(axis=1)
+        flags[large[0][like] + 1, large[1][like]] = FLAG_BIT["suspected_split"]
+    return flags
+
+
+def _log_ratios(axes: Axes, splits: SplitHistory) -> FloatArray:
+    """Return the log of the split ratio effective between consecutive sessions; (n_sessions - 1, n_symbols)."""
+    out = np.zeros((len(axes.sessions) - 1, len(axes.symbols)))
+    codes = splits.codes(axes.symbols)
+    columns = np.flatnonzero(codes >= 0)
+    if len(columns):
+        rows = np.repeat(axes.sessions, len(columns))
+        until = splits.ratio_until(np.tile(codes[columns], len(axes.sessions)), rows).reshape(-1, len(columns))
+        out[:, columns] = np.diff(np.log(until), axis=0)
+    return out
+
+
+def _rows(
+    bars: Sequence[VendorBars],
+    axes: Axes,
+    choice: Choice,
+    chosen: Mapping[str, FloatArray],
+    disagreement: Mapping[str, FloatArray],
+    flags: IntArray,
+) -> pa.Table:
+    rows, columns = np.nonzero(choice.vendor[axes.core] >= 0)
+    cells = (rows + axes.core.start) * len(axes.symbols) + columns
+    vendor = choice.vendor.reshape(-1)[cells]
+    seen = np.zeros(len(cells), dtype=np.int64)
+    for position, item in enumerate(bars):
+        seen |= (item.row.reshape(-1)[cells] >= 0).astype(np.int64) << position
+    names = [item.vendor for item in bars]
+    known, payload, payload_row = _origin(bars, cells, vendor, choice.method.reshape(-1)[cells])
+    values = {
+        "session": pa.array(axes.sessions[rows + axes.core.start], pa.date32()),
+        "symbol": _texts(columns, axes.symbols),
+        **{name: chosen[name].reshape(-1)[cells] for name in FIELDS},
+        **{f"disagreement_{name}": _nullable(disagreement[name].reshape(-1)[cells]) for name in FIELDS},
+        "vendor": _texts(vendor, names),
+        "vendors_seen": joined_names(seen, names),
+        "method": _texts(choice.method.reshape(-1)[cells], METHODS),
+        "flags": joined_names(flags.reshape(-1)[cells], FLAGS),
+        "known_on": pa.array(known.astype(np.int32)).cast(pa.date32()),
+        "payload": payload,
+        "payload_row": payload_row,
+    }
+    schema = CANONICAL["equity_ohlcv"]
+    return pa.table([pa.array(values[name], schema.field(name).type) for name in schema.names], schema=schema)
+
+
+def _origin(bars: Sequence[VendorBars], cells: IntArray, vendor: IntArray, method: IntArray) -> tuple[IntArray, pa.Array, IntArray]:
+    """Return per canonical row when it was known, and the payload and payload row of the chosen raw row."""
+    known, code, payload_row = (np.zeros(len(cells), dtype=np.int64) for _ in range(3))
+    every = np.zeros(len(cells), dtype=np.int64)
+    payloads: list[str] = []
+    for position, item in enumerate(bars):
+        row = item.row.reshape(-1)[cells]
+        mine, there = np.flatnonzero(vendor == position), np.flatnonzero(row >= 0)
+        days = item.table["known_on"].cast(pa.int32()).to_numpy().astype(np.int64)
+        codes, names = encode(item.table["payload"])
+        known[mine] = days[row[mine]]
+        code[mine] = codes[row[mine]] + len(payloads)
+        payload_row[mine] = item.table["payload_row"].to_numpy()[row[mine]]
+        every[there] = np.maximum(every[there], days[row[there]])
+        payloads += names
+    # A vote needs all its voters: it was known when the last of them was.
+    known = np.where(method == METHODS.index("consensus"), every, known)
+    return known, _texts(code, payloads), payload_row
+
+
+def _quarantined(bars: VendorBars) -> pa.Table:
+    rows = np.flatnonzero((bars.reasons != 0) & bars.core)
+    return quarantine_rows("equity_ohlcv", bars.vendor, bars.table.take(pa.array(rows)), joined_names(bars.reasons[rows], REASONS))
+
+
+def _count(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> Counts:
+    left = bars.row[axes.core] >= 0
+    chosen = choice.vendor[axes.core] == position
+    return Counts(
+        rows=int(bars.core.sum()),
+        selected=int(chosen.sum()),
+        superseded=int((bars.superseded & bars.core).sum()) + int((left & ~chosen).sum()),
+        quarantined=int(((bars.reasons != 0) & bars.core).sum()),
+    )
+
+
+def _texts(codes: IntArray, names: Sequence[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(list(names), pa.string())).cast(pa.string())
+
+
+def _nullable(values: FloatArray) -> pa.Array:
+    return pa.array(values, from_pandas=True)

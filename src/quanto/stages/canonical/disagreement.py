@@ -1,0 +1,274 @@
+"""Why two vendors differ: every value beyond the tolerance gets a class, from the strongest evidence down.
+
+1. `stale_fill`: one side repeats its own last close while the other moves.
+2. `dividend_basis`: the difference is the dividend of the next ex-date, or a constant ratio that no split has.
+3. `split_basis`, `volume_basis`: the ratio is a product of the symbol's splits, or one that splits have, and it stays.
+4. `unit_error`: the ratio is 100 or 1/100.
+5. `one_day_shift`: the value is the other side's value of a neighbouring session.
+6. `rounding`: at most one tick of the vendor's own quotation.
+7. `bad_session`: most of the session's symbols differ between the two vendors.
+8. `open_auction`, `range_rules`: the close agrees; the open, or the high or low, differs a little.
+9. `volume_difference` for volumes, `bad_tick` for prices: what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quanto.market.corporate_actions import CASH_KINDS, SplitHistory, split_history
+from quanto.stages.canonical.axes import Axes, IntArray
+from quanto.stages.canonical.bars import FIELDS, BoolArray, FloatArray, VendorBars
+from quanto.stages.canonical.choice import difference_to
+from quanto.stages.canonical.config import CanonicalConfig
+
+CLASSES = (
+    "stale_fill",
+    "dividend_basis",
+    "split_basis",
+    "volume_basis",
+    "unit_error",
+    "one_day_shift",
+    "rounding",
+    "bad_session",
+    "open_auction",
+    "range_rules",
+    "volume_difference",
+    "bad_tick",
+)
+
+DETAILS = pa.schema(
+    [
+        pa.field("session", pa.date32(), False),
+        pa.field("symbol", pa.string(), False),
+        pa.field("field", pa.string(), False),
+        pa.field("vendor", pa.string(), False),  # chosen
+        pa.field("other", pa.string(), False),
+        pa.field("chosen_value", pa.float64(), False),
+        pa.field("other_value", pa.float64(), False),
+        pa.field("difference", pa.float64(), False),
+        pa.field("class", pa.string(), False),
+    ]
+)
+COMPARED = pa.schema(
+    [
+        pa.field("vendor", pa.string(), False),
+        pa.field("other", pa.string(), False),
+        pa.field("field", pa.string(), False),
+        pa.field("cells", pa.int64(), False),
+        pa.field("above", pa.int64(), False),
+    ]
+)
+
+_PRICE_MATCH = 1e-3
+_VOLUME_MATCH = 0.02
+_SIMPLE_RATIOS = np.array([1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0])
+_LEAST_RATIO = 1.04
+_UNITS = np.array([100.0, 1000.0])
+_TICK = 0.0101
+_SMALL_TICK = 0.000101
+_OPEN_RANGE = 0.05
+_HIGH_LOW_RANGE = 0.02
+_SHIFT_MATCH = 1e-5
+_STEADY = 2e-4
+_BAD_SESSION_SYMBOLS = 3
+
+
+@dataclass(frozen=True)
+class ActionDays:
+    """The actions that explain differences: cash by (symbol, ex-date as days since 1970), and the splits."""
+
+    cash: Mapping[tuple[str, int], float]
+    splits: SplitHistory
+
+
+def action_days(actions: pa.Table) -> ActionDays:
+    """Return the look-up of a canonical table of corporate actions."""
+    rows = actions.filter(pc.is_in(actions["kind"], pa.array(CASH_KINDS)))
+    cash: dict[tuple[str, int], float] = {}
+    days = rows["ex_date"].cast(pa.int32()).to_pylist()
+    for symbol, day, amount in zip(rows["symbol"].to_pylist(), days, rows["cash_usd"].to_pylist(), strict=True):
+        cash[symbol, day] = cash.get((symbol, day), 0.0) + amount
+    return ActionDays(cash, split_history(actions))
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Differences beyond tolerance between the chosen and one other vendor in one field; arrays of shape (n,)."""
+
+    field: str
+    other: int
+    row: IntArray
+    column: IntArray
+    chosen: FloatArray
+    value: FloatArray
+
+
+def explain(
+    bars: Sequence[VendorBars],
+    names: Sequence[str],
+    axes: Axes,
+    vendor: IntArray,
+    chosen: Mapping[str, FloatArray],
+    config: CanonicalConfig,
+    actions: ActionDays,
+) -> tuple[pa.Table, pa.Table]:
+    """Return the differences beyond tolerance with their class (DETAILS), and how many cells were compared (COMPARED)."""
+    core = np.zeros(axes.shape, dtype=np.bool_)
+    core[axes.core] = True
+    details, compared = [DETAILS.empty_table()], []
+    payout = _next_dividend(axes, actions)
+    for other, bar in enumerate(bars):
+        for mine in range(len(bars)):
+            pair = core & (vendor == mine) & bar.valid
+            if mine == other or not pair.any():
+                continue
+            bad_session: BoolArray | None = None
+            for name in ("close", *(field for field in FIELDS if field != "close")):
+                case, cells = _beyond(name, other, bar, pair, chosen, getattr(config.tolerances, name))
+                counted = {"field": name, "cells": cells, "above": len(case.row)}
+                compared.append({"vendor": names[mine], "other": names[other], **counted})
+                if name == "close":
+                    bad_session = _bad_sessions(case, pair)
+                if len(case.row) and bad_session is not None:
+                    kind = _classify(case, bars[mine], bar, axes, chosen, config, actions, payout, bad_session)
+                    details.append(_detail_rows(case, kind, names[mine], names[other], axes))
+    return pa.concat_tables(details), pa.Table.from_pylist(compared, schema=COMPARED)
+
+
+def _beyond(
+    name: str, other: int, bar: VendorBars, pair: BoolArray, chosen: Mapping[str, FloatArray], tolerance: float
+) -> tuple[Cases, int]:
+    rows, columns = np.nonzero(pair)
+    mine, theirs = chosen[name][rows, columns], bar.fields[name][rows, columns]
+    hit = difference_to(theirs, mine) > tolerance
+    return Cases(name, other, rows[hit], columns[hit], mine[hit], theirs[hit]), len(rows)
+
+
+def _bad_sessions(case: Cases, pair: BoolArray) -> BoolArray:
+    """Return the sessions in which most of at least three compared symbols differ in the close; shape (n_sessions,)."""
+    compared = pair.sum(axis=1)
+    differ = np.bincount(case.row, minlength=len(compared))
+    return np.asarray((compared >= _BAD_SESSION_SYMBOLS) & (2 * differ > compared), dtype=np.bool_)
+
+
+def _classify(
+    case: Cases,
+    mine: VendorBars,
+    bar: VendorBars,
+    axes: Axes,
+    chosen: Mapping[str, FloatArray],
+    config: CanonicalConfig,
+    actions: ActionDays,
+    payout: FloatArray,
+    bad_session: BoolArray,
+) -> IntArray:
+    """Return the class of each case, an index into CLASSES."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tests = _tests(case, mine, bar, axes, chosen, config, actions, payout, bad_session)
+    last = "volume_difference" if case.field == "volume" else "bad_tick"
+    kinds = [CLASSES.index(name) for name in tests]
+    return np.select(list(tests.values()), kinds, CLASSES.index(last)).astype(np.int64)
+
+
+def _tests(
+    case: Cases,
+    mine: VendorBars,
+    bar: VendorBars,
+    axes: Axes,
+    chosen: Mapping[str, FloatArray],
+    config: CanonicalConfig,
+    actions: ActionDays,
+    payout: FloatArray,
+    bad_session: BoolArray,
+) -> dict[str, BoolArray]:
+    row, column = case.row, case.column
+    ratio = case.value / case.chosen
+    volume = case.field == "volume"
+    grid, own = bar.fields[case.field], chosen[case.field]
+    match = _VOLUME_MATCH if volume else _PRICE_MATCH
+    # A basis differs on many sessions running: the ratio of the session before or after is the same.
+    before, after = _shifted(grid / own, row, column, -1), _shifted(grid / own, row, column, 1)
+    steadiness = match if volume else _STEADY
+    steady = (np.abs(before / ratio - 1) <= steadiness) | (np.abs(after / ratio - 1) <= steadiness)
+    on_split = _is_split_product(ratio, column, axes, actions.splits, match)
+    simple = steady & _near(ratio, _SIMPLE_RATIOS, match)
+    difference = case.value - case.chosen
+    owed = np.abs(np.abs(difference) - payout[row, column]) <= 0.006  # half a cent, and the rounding of a sum
+    close_agrees = difference_to(bar.fields["close"][row, column], chosen["close"][row, column]) <= config.tolerances.close
+    scale = np.maximum(mine.scale[np.maximum(mine.row[row, column], 0)], bar.scale[np.maximum(bar.row[row, column], 0)])
+    tick = np.where(case.chosen >= 1, _TICK, _SMALL_TICK) * np.maximum(scale, 1.0)
+    never = np.zeros(len(row), dtype=np.bool_)
+    stale = (_shifted(grid, row, column, -1) == case.value) ^ (_shifted(own, row, column, -1) == case.chosen)
+    shifted = (np.abs(_shifted(own, row, column, -1) / case.value - 1) <= _SHIFT_MATCH) | (
+        np.abs(_shifted(own, row, column, 1) / case.value - 1) <= _SHIFT_MATCH
+    )
+    return {
+        "stale_fill": stale if case.field == "close" else never,
+        "split_basis": never if volume else on_split | simple,
+        "volume_basis": on_split | simple if volume else never,
+        "unit_error": _near(ratio, _UNITS, match),
+        "dividend_basis": never if volume else ((case.field == "close") & owed) | (steady & (np.abs(ratio - 1) < 0.5)),
+        "one_day_shift": shifted & ~stale,
+        "rounding": never if volume else np.abs(difference) <= tick,
+        "bad_session": bad_session[row] & (case.field == "close"),
+        "open_auction": close_agrees & (np.abs(ratio - 1) <= _OPEN_RANGE) if case.field == "open" else never,
+        "range_rules": close_agrees & (np.abs(ratio - 1) <= _HIGH_LOW_RANGE) if case.field in ("high", "low") else never,
+    }
+
+
+def _shifted(grid: FloatArray, row: IntArray, column: IntArray, by: int) -> FloatArray:
+    """Return the grid's values `by` sessions away; NaN outside the grid."""
+    at = row + by
+    inside = (at >= 0) & (at < len(grid))
+    return np.where(inside, grid[np.clip(at, 0, len(grid) - 1), column], np.nan)
+
+
+def _near(ratio: FloatArray, wanted: FloatArray, tolerance: float) -> BoolArray:
+    """Return whether a ratio, or its inverse, is one of the wanted ones, within a relative tolerance."""
+    above = np.where(ratio >= 1, ratio, 1 / ratio)
+    return np.asarray((np.abs(above[:, None] / wanted[None, :] - 1) <= tolerance).any(axis=1), dtype=np.bool_)
+
+
+def _is_split_product(ratio: FloatArray, column: IntArray, axes: Axes, splits: SplitHistory, tolerance: float) -> BoolArray:
+    """Return whether a ratio, or its inverse, is the product of a run of the symbol's splits."""
+    out = np.zeros(len(ratio), dtype=np.bool_)
+    codes = splits.codes(axes.symbols)
+    for at in np.unique(column[codes[column] >= 0]):
+        products = np.append(1.0, splits.cumulative[splits.keys >> 20 == codes[at]])
+        runs = np.unique([late / early for i, early in enumerate(products) for late in products[i + 1 :]])
+        # A stock dividend below a few per cent cannot be told from an ordinary difference of prices.
+        runs = runs[np.maximum(runs, 1 / runs) >= _LEAST_RATIO]
+        mine = column == at
+        out[mine] = _near(ratio[mine], np.maximum(runs, 1 / runs), tolerance)
+    return out
+
+
+def _next_dividend(axes: Axes, actions: ActionDays) -> FloatArray:
+    """Return the cash that goes ex on the next session; NaN where none; (n_sessions, n_symbols)."""
+    out = np.full(axes.shape, np.nan)
+    order = {name: column for column, name in enumerate(axes.symbols)}
+    for (symbol, day), amount in actions.cash.items():
+        row = int(axes.rows_of(np.array([day]))[0])
+        if symbol in order and row > 0:
+            out[row - 1, order[symbol]] = amount
+    return out
+
+
+def _detail_rows(case: Cases, kind: IntArray, vendor: str, other: str, axes: Axes) -> pa.Table:
+    n = len(case.row)
+    same = {"field": case.field, "vendor": vendor, "other": other}
+    values = {
+        "session": pa.array(axes.sessions[case.row], pa.date32()),
+        "symbol": pa.array(np.array(axes.symbols, dtype=object)[case.column], pa.string()),
+        "chosen_value": case.chosen,
+        "other_value": case.value,
+        "difference": difference_to(case.value, case.chosen),
+        "class": pa.array(np.array(CLASSES, dtype=object)[kind], pa.string()),
+        **{name: pa.array([text] * n, pa.string()) for name, text in same.items()},
+    }
+    return pa.table([pa.array(values[name], DETAILS.field(name).type) for name in DETAILS.names], schema=DETAILS)

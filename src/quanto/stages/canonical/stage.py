@@ -1,0 +1,78 @@
+"""The canonical stage: one truth from the raw tables of all vendors.
+
+1. reconcile corporate actions, first the listed ones, then with what adjusted closes imply;
+2. build bars partition by partition, judge over the whole history who may fill gaps, and build again what changes;
+3. build index levels and surfaces;
+4. check the conservation law, report, and stop where a threshold is exceeded.
+"""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import Executor
+from pathlib import Path
+
+from quanto.core.errors import DataError
+from quanto.core.store import data_root, write_bytes, write_json, write_table
+from quanto.market.schema import DOMAINS
+from quanto.stages.canonical.build import Context
+from quanto.stages.canonical.config import CanonicalConfig
+from quanto.stages.canonical.lineage import sort_quarantine
+from quanto.stages.canonical.quality import Quality, csv_bytes, quality_of
+from quanto.stages.canonical.raw import find_raw, refuse_empty
+from quanto.stages.canonical.report import check_conservation
+from quanto.stages.canonical.tasks import (
+    build_actions,
+    build_all_bars,
+    build_index_levels,
+    build_surfaces,
+    outlines_of,
+    write_empty,
+    write_years,
+)
+
+
+def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
+    """Build data/canonical and reports/canonical from data/raw.
+
+    Raises
+    ------
+    ConfigError
+        If a vendor with rows stands in no priority list.
+    DataError
+        If a raw table is corrupt, the conservation law is broken, or a threshold is exceeded; the last names the
+        offending rows in a report under `failures/canonical/` of the data root.
+    """
+    raw, target = workspace / "data/raw", workspace / "data/canonical"
+    refuse_empty(raw)
+    files = {domain: find_raw(raw, domain, config.sources.domain(domain).priority) for domain in DOMAINS}
+    # Built beside its place and renamed when whole: a killed run leaves the old tables or none.
+    building = workspace / "data/.canonical.building"
+    shutil.rmtree(building, ignore_errors=True)
+    actions = build_actions(files["corporate_actions"], files["equity_ohlcv"], config, executor)
+    write_years(building / "corporate_actions", "corporate_actions", actions.result.table)
+    outlines = {name: outlines_of(files[name], executor) for name in ("equity_ohlcv", "options_surface")}
+    vendors = tuple(file.vendor for file in files["equity_ohlcv"])
+    context = Context(config, vendors, actions.histories, actions.days, actions.result.blocked)
+    bars = build_all_bars(files["equity_ohlcv"], outlines["equity_ohlcv"], context, building / "equity_ohlcv", executor)
+    levels = build_index_levels(files["index_level"], config)
+    write_years(building / "index_level", "index_level", levels.table)
+    surfaces = build_surfaces(files["options_surface"], outlines["options_surface"], config, building / "options_surface", executor)
+    quality = quality_of(config, files, outlines, actions, bars, levels, surfaces)
+    check_conservation(quality.counts)
+    if quality.faults:
+        shutil.rmtree(building)
+        _write_report(data_root() / "failures/canonical", quality)
+        raise DataError(f"{'; '.join(quality.faults)}; the offending rows are in {data_root() / 'failures/canonical'}")
+    write_empty(building)
+    write_table(building / "quarantine/part.parquet", sort_quarantine(quality.quarantine))
+    _write_report(workspace / "reports/canonical", quality)
+    shutil.rmtree(target, ignore_errors=True)
+    building.rename(target)
+
+
+def _write_report(folder: Path, quality: Quality) -> None:
+    """Write the report of a run: JSON for machines, CSV for the details."""
+    write_json(folder / "canonical_report.json", quality.report)
+    for name, table in quality.tables.items():
+        write_bytes(folder / f"{name}.csv", csv_bytes(table))

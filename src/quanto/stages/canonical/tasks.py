@@ -1,0 +1,205 @@
+"""The stage's units of work: each reads raw slices, calls the pure functions, writes one partition. Order does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from quanto.core.store import write_table
+from quanto.market.corporate_actions import SplitHistory
+from quanto.market.schema import CANONICAL, DATE_COLUMN
+from quanto.stages.canonical.actions import Action, ActionsResult, reconcile_actions
+from quanto.stages.canonical.axes import Partition, plan_partitions
+from quanto.stages.canonical.bars import BasisHistories
+from quanto.stages.canonical.build import BarsPart, Context, build_bars
+from quanto.stages.canonical.choice import Verdicts
+from quanto.stages.canonical.config import CanonicalConfig, Identity
+from quanto.stages.canonical.disagreement import ActionDays, action_days
+from quanto.stages.canonical.implied import COLUMNS, Refusal, dividends_in_total_basis, implied_events
+from quanto.stages.canonical.raw import Outline, RawFile, distinct, has_values, outline, read_all, read_columns, read_slice
+from quanto.stages.canonical.rows import RowsResult, reconcile_rows
+from quanto.stages.canonical.verdicts import assumed_verdicts, judge
+
+
+@dataclass(frozen=True)
+class BarsTask:
+    """One partition of bars: where its raw rows are, what it must know, and where its canonical rows go."""
+
+    partition: Partition
+    files: tuple[RawFile, ...]
+    verdicts: Verdicts
+    context: Context
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """The partition's name."""
+        return self.partition.key
+
+
+def build_partition(task: BarsTask) -> BarsPart:
+    """Build and write one partition of bars; return all but its rows."""
+    first, last = task.partition.context()
+    tables = [read_slice(file, first, last) for file in task.files]
+    part = build_bars(task.partition, tables, task.verdicts, task.context)
+    if len(part.table):
+        write_table(task.folder / f"year={task.partition.year}" / task.partition.file, part.table)
+    return replace(part, table=part.table.slice(0, 0), rows=len(part.table))
+
+
+def build_all_bars(
+    files: Sequence[RawFile], outlines: Sequence[Outline], context: Context, folder: Path, executor: Executor
+) -> list[BarsPart]:
+    """Build all partitions of bars; return what they counted, in order of time.
+
+    A partition is built under the assumption that every vendor agrees with the others; those for which the whole
+    history says otherwise are built again. What is measured does not depend on the assumption, so once is enough.
+    """
+    config = context.config
+    partitions = plan_partitions(rows_in_window(outlines, config.start_date, config.end_date), config.partition_rows)
+    partitions = tuple(clip(partition, config.start_date, config.end_date) for partition in partitions)
+    verdicts = assumed_verdicts([_entities(item.symbols, config.sources.identity) for item in outlines])
+    tasks = [BarsTask(partition, tuple(files), verdicts, context, folder) for partition in partitions]
+    parts = list(executor.map(build_partition, tasks))
+    final = judge([part.measured for part in parts], config.fallback)
+    again = [i for i, part in enumerate(parts) if _concerns(part, verdicts) != _concerns(part, final)]
+    for index, part in zip(again, executor.map(build_partition, [replace(tasks[i], verdicts=final) for i in again]), strict=True):
+        parts[index] = part
+    return parts
+
+
+def rows_in_window(outlines: Sequence[Outline], start: date | None, end: date | None) -> dict[int, int]:
+    """Return raw rows per day (days since 1970) over all vendors, within the dates."""
+    low = np.datetime64(start, "D").astype(np.int64) if start else -(1 << 40)
+    high = np.datetime64(end, "D").astype(np.int64) if end else 1 << 40
+    counts: dict[int, int] = {}
+    for item in outlines:
+        for day, rows in zip(item.days.tolist(), item.rows.tolist(), strict=True):
+            if low <= day <= high:
+                counts[day] = counts.get(day, 0) + rows
+    return counts
+
+
+def clip(partition: Partition, start: date | None, end: date | None) -> Partition:
+    """Return a partition cut to the dates that are built."""
+    return replace(partition, first=max(partition.first, start or date.min), last=min(partition.last, end or date.max))
+
+
+def build_actions(files: Sequence[RawFile], bars: Sequence[RawFile], config: CanonicalConfig, executor: Executor) -> ActionsBuilt:
+    """Reconcile the listed actions, derive what adjusted closes imply, and reconcile both."""
+    tables = {file.vendor: read_all(file) for file in files}
+    sources, rules = config.sources.corporate_actions, config.sources.identity
+
+    def settle(derived: Sequence[Action]) -> ActionsResult:
+        return reconcile_actions(tables, derived, sources, rules, config.tolerances.action, config.match_sessions)
+
+    listed = settle(())
+    derived: list[Action] = []
+    refusals: list[Refusal] = []
+    if config.implied_actions:
+        splits = action_days(listed.table).splits
+        useful = [file for file in bars if file.vendor in sources.priority and has_values(file, "adj_close")]
+        for events, refused in executor.map(derive_actions, useful, [splits] * len(useful), [rules] * len(useful)):
+            derived += events
+            refusals += refused
+    settled = settle(derived) if derived else listed
+    known = action_days(settled.table)
+    total = [file for file in bars if "total" in distinct(file, "basis")]
+    dividends = dict(executor.map(derive_dividends, total, [known] * len(total), [rules] * len(total)))
+    return ActionsBuilt(settled, known, BasisHistories(known.splits, dividends), len(derived), tuple(refusals))
+
+
+@dataclass(frozen=True)
+class ActionsBuilt:
+    """Canonical actions, the look-ups made from them, and what the derivation found."""
+
+    result: ActionsResult
+    days: ActionDays
+    histories: BasisHistories
+    derived: int
+    refusals: tuple[Refusal, ...]
+
+
+def derive_actions(file: RawFile, splits: SplitHistory, rules: tuple[Identity, ...]) -> tuple[list[Action], list[Refusal]]:
+    """Return what one vendor's adjusted closes imply; reads the columns of closes only."""
+    return implied_events(file.vendor, read_columns(file, COLUMNS), splits, rules)
+
+
+def derive_dividends(file: RawFile, actions: ActionDays, rules: tuple[Identity, ...]) -> tuple[str, SplitHistory]:
+    """Return by how much the dividends had lowered one vendor's total-return prices."""
+    return file.vendor, dividends_in_total_basis(read_columns(file, COLUMNS), actions, rules)
+
+
+def build_index_levels(files: Sequence[RawFile], config: CanonicalConfig) -> RowsResult:
+    """Reconcile all index series; they are small, and gap filling needs their whole history."""
+    tables = {file.vendor: read_all(file) for file in files}
+    return reconcile_rows("index_level", tables, config.sources.index_level, config.tolerances.level, config.fallback)
+
+
+@dataclass(frozen=True)
+class SurfaceTask:
+    """One partition of option surfaces."""
+
+    partition: Partition
+    files: tuple[RawFile, ...]
+    config: CanonicalConfig
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """The partition's name."""
+        return self.partition.key
+
+
+def build_surface_partition(task: SurfaceTask) -> RowsResult:
+    """Build and write one partition of surfaces; return all but the columns of its rows that coverage does not need."""
+    tables = {file.vendor: read_slice(file, task.partition.first, task.partition.last) for file in task.files}
+    sources, tolerance = task.config.sources.options_surface, task.config.tolerances.volatility
+    result = reconcile_rows("options_surface", tables, sources, tolerance, task.config.fallback)
+    if len(result.table):
+        write_table(task.folder / f"year={task.partition.year}" / task.partition.file, result.table)
+    keys = result.table.select(["session", "symbol"]).group_by(["session", "symbol"]).aggregate([([], "count_all")])
+    return replace(result, table=keys.sort_by([("session", "ascending"), ("symbol", "ascending")]))
+
+
+def build_surfaces(
+    files: Sequence[RawFile], outlines: Sequence[Outline], config: CanonicalConfig, folder: Path, executor: Executor
+) -> list[RowsResult]:
+    """Build all partitions of option surfaces."""
+    partitions = plan_partitions(rows_in_window(outlines, config.start_date, config.end_date), config.partition_rows)
+    cut = [clip(partition, config.start_date, config.end_date) for partition in partitions]
+    return list(executor.map(build_surface_partition, [SurfaceTask(part, tuple(files), config, folder) for part in cut]))
+
+
+def outlines_of(files: Sequence[RawFile], executor: Executor) -> list[Outline]:
+    """Return the outline of each raw table."""
+    return list(executor.map(outline, files))
+
+
+def write_years(folder: Path, domain: str, table: pa.Table) -> None:
+    """Write a canonical table as one file per year of its date."""
+    years = pc.year(table[DATE_COLUMN[domain]])
+    for year in sorted(pc.unique(years).to_pylist()):
+        write_table(folder / f"year={year}" / "part.parquet", table.filter(pc.equal(years, year)))
+
+
+def write_empty(root: Path) -> None:
+    """Write an empty table for each domain that has no rows: readers find a domain, not a missing folder."""
+    for domain, schema in CANONICAL.items():
+        if not any((root / domain).rglob("*.parquet")):
+            write_table(root / domain / "part.parquet", schema.empty_table())
+
+
+def _concerns(part: BarsPart, verdicts: Verdicts) -> Verdicts:
+    return verdicts.within(part.symbols, part.partition.year)
+
+
+def _entities(symbols: Sequence[str], rules: Sequence[Identity]) -> set[str]:
+    return {*symbols, *(rule.entity for rule in rules if rule.symbol in symbols)}
