@@ -143,8 +143,6 @@ def test_redaction_keeps_what_tells_requests_apart() -> None:
 def test_what_is_found_is_always_the_first_answer_of_its_date(
     tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int, bytes]]
 ) -> None:
-    tmp_path_factory: pytest.TempPathFactory, answers: list[tuple[int, int, bytes]]
-) -> None:
     root = tmp_path_factory.mktemp("landing")
     first: dict[tuple[int, int], bytes] = {}
     for page, day, body in answers:

@@ -22,7 +22,6 @@ from quanto.core.errors import DataError, IntegrityError, MissingDataError
 from quanto.market.schema import PRICES, RAW
 from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Shard, VendorKind
 
-
 # How the packaged files write a missing number; anything else that is no number is an error.
 MISSING = ["", ".", "NA", "N/A", "NaN", "nan", "null"]
 
