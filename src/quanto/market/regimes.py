@@ -17,6 +17,7 @@ import numpy.typing as npt
 from quanto.core.errors import ConfigError, DataError
 from quanto.core.registry import Registry
 from quanto.market.panel import BoolArray, FloatArray
+from quanto.market.windows import window_moments
 
 ANNUAL_SESSIONS = 252
 
@@ -160,7 +161,7 @@ def episodes(high: BoolArray) -> list[tuple[int, int]]:
 def realised_volatility(returns: FloatArray, window: int = 21) -> FloatArray:
     """Return the annualised standard deviation (ddof 1) of the last `window` simple returns; shape (n_sessions,).
 
-    A missing return is left out; NaN where fewer than nine tenths of the window are observed.
+    Missing returns are left out; NaN where fewer than nine tenths of the window are observed, or it has not begun.
 
     Raises
     ------
@@ -169,15 +170,9 @@ def realised_volatility(returns: FloatArray, window: int = 21) -> FloatArray:
     """
     if returns.ndim != 1:
         raise DataError(f"expected returns of one series, shape (n_sessions,), found shape {returns.shape}")
-    padded = np.concatenate([np.full(window - 1, np.nan), returns])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, window)
-    seen = np.isfinite(windows)
-    count = seen.sum(axis=1)
-    # np.where makes contiguous rows: each is summed in the same order, whatever the number of sessions.
-    mean = np.where(seen, windows, 0.0).sum(axis=1) / np.maximum(count, 1)
-    deviations = np.where(seen, windows - mean[:, None], 0.0)
-    variance = (deviations * deviations).sum(axis=1) / np.maximum(count - 1, 1)
-    return np.where(count >= 0.9 * window, np.sqrt(variance * ANNUAL_SESSIONS), np.nan)
+    _, deviation = window_moments(returns, window)
+    annual: FloatArray = deviation * np.sqrt(ANNUAL_SESSIONS)
+    return annual
 
 
 def _expanding_order_statistics(observed: list[float], counts: list[int], places: list[npt.NDArray[np.int64]]) -> list[FloatArray]:

@@ -68,7 +68,7 @@ def features_config(view: MarketView, **changes: object) -> FeaturesConfig:
         "index_series": "SPX",
         "vix_series": "VIX",
         "regime_labeller": "volatility_hysteresis_v1",
-        "eligible_lookback_sessions": 70,
+        "eligible_lookback_sessions": 72,
         "minimum_history_sessions": 0,
         "clip": 5.0,
         "split": {"train_start": None, "train_end": None, "test_start": None, "holdout_fraction": 0.3},

@@ -75,8 +75,8 @@ def test_the_report_describes_every_column(workspace: Path) -> None:
     report = read_json(workspace / "reports/features/features.json")
     assert isinstance(report, dict)
     column = report["columns"]["volatility_63"]
-    assert column["lookback_sessions"] == 67
-    assert column["coverage"] == pytest.approx(1.0)
+    assert column["lookback_sessions"] == 71
+    assert column["coverage"] == pytest.approx(357 / 360)  # 63 returns need 64 sessions, 60 of them before the start
     assert {"formula", "unit", "nan_rule", "source", "quantiles", "drift", "first_finite_session"} <= set(column)
     assert report["columns"]["index_volatility_percentile"]["lookback_sessions"] == "expanding"
     size = len(report["correlation"]["names"])

@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from quanto.market.panel import FloatArray
-from quanto.stages.features.column import FeatureColumn, FeatureSet
-from quanto.stages.features.derived import ANNUAL_SESSIONS, CARRIED_SESSIONS, Derived
-from quanto.stages.features.view import ACTIONS, BARS
-from quanto.stages.features.windows import (
+from quanto.market.windows import (
+    CARRIED_SESSIONS,
     TINY,
     window_mean,
     window_moments,
     window_price_extremes,
     window_price_mean,
 )
+from quanto.stages.features.column import FeatureColumn, FeatureSet
+from quanto.stages.features.derived import ANNUAL_SESSIONS, Derived
+from quanto.stages.features.view import ACTIONS, BARS
 
 _READS = frozenset({BARS, ACTIONS})
-_FULL = "missing without a bar at t or fewer than 9/10 of the window observed"
+_FULL = "missing without a bar at t, fewer than 9/10 of the window observed, or no bar in the five sessions up to its oldest"
 _CARRIED = "missing without a bar at t or without any bar in the five sessions up to the older end"
 
 
@@ -43,7 +44,7 @@ def volatility(sessions: int) -> FeatureColumn:
         axis="asset",
         formula=f"std(return_1 over t-{sessions - 1}..t, ddof 1) * sqrt(252)",
         unit="fraction per year",
-        lookback=sessions + CARRIED_SESSIONS,
+        lookback=sessions + 2 * CARRIED_SESSIONS,
         nan_rule=_FULL,
         source="Hull (2018), section 15.4",
         reads=_READS,
@@ -142,7 +143,7 @@ CORE_V1 = FeatureSet(
             axis="asset",
             formula="mean over t-13..t of (max(high, previous close) - min(low, previous close)) / close",
             unit="fraction",
-            lookback=14 + CARRIED_SESSIONS,
+            lookback=14 + 2 * CARRIED_SESSIONS,
             nan_rule=_FULL,
             source="Wilder (1978), chapter 3, over the close of its own session",
             reads=_READS,
@@ -153,7 +154,7 @@ CORE_V1 = FeatureSet(
             axis="asset",
             formula="close(t) / max(high over t-19..t, split-adjusted to t) - 1",
             unit="fraction, 0 or below",
-            lookback=19,
+            lookback=19 + CARRIED_SESSIONS,
             nan_rule=_FULL,
             source="George, Hwang (2004), over 20 sessions",
             reads=_READS,
@@ -164,7 +165,7 @@ CORE_V1 = FeatureSet(
             axis="asset",
             formula="close(t) / min(low over t-19..t, split-adjusted to t) - 1",
             unit="fraction, 0 or above",
-            lookback=19,
+            lookback=19 + CARRIED_SESSIONS,
             nan_rule=_FULL,
             source="George, Hwang (2004), over 20 sessions",
             reads=_READS,
@@ -175,7 +176,7 @@ CORE_V1 = FeatureSet(
             axis="asset",
             formula="close(t) / mean(close over t-199..t, split-adjusted to t) - 1",
             unit="fraction",
-            lookback=199,
+            lookback=199 + CARRIED_SESSIONS,
             nan_rule=_FULL,
             source="Faber (2007)",
             reads=_READS,
@@ -197,7 +198,7 @@ CORE_V1 = FeatureSet(
             axis="asset",
             formula="(v(t) - mean(v)) / std(v, ddof 1) over t-19..t, v = ln(max(volume, 1)) split-adjusted to t; 0 if all v are equal",
             unit="standard deviations",
-            lookback=19,
+            lookback=19 + CARRIED_SESSIONS,
             nan_rule=_FULL,
             source="Gervais, Kaniel, Mingelgrin (2001), as a z-score",
             reads=_READS,

@@ -14,11 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from quanto.market.panel import FloatArray, Panel
+from quanto.market.windows import CARRIED_SESSIONS, lag, window_product
 from quanto.stages.features.view import INDEX, VIX, MarketView
-from quanto.stages.features.windows import lag, window_product
-
-# Sessions that a close may be carried over: the length of a trading week.
-CARRIED_SESSIONS = 4
 
 # A cross-section of fewer names says nothing.
 MINIMUM_NAMES = 3

@@ -6,10 +6,10 @@ import numpy as np
 
 from quanto.market.panel import FloatArray
 from quanto.market.regimes import expanding_percentile, realised_volatility
+from quanto.market.windows import CARRIED_SESSIONS, TINY, window_mean, window_median, window_moments, window_price_mean, window_sum
 from quanto.stages.features.column import FeatureColumn, FeatureSet
-from quanto.stages.features.derived import CARRIED_SESSIONS, MINIMUM_NAMES, Derived, row_mean, row_moments
+from quanto.stages.features.derived import MINIMUM_NAMES, Derived, row_mean, row_moments
 from quanto.stages.features.view import ACTIONS, BARS, INDEX
-from quanto.stages.features.windows import TINY, window_mean, window_median, window_moments, window_price_mean, window_sum
 
 # Where no index is configured its place is taken by the mean return of the names: hence the bars.
 _INDEX = frozenset({INDEX, BARS, ACTIONS})
@@ -75,7 +75,7 @@ REGIME_V1 = FeatureSet(
             axis="market",
             formula="std(simple index return over t-20..t, ddof 1) * sqrt(252)",
             unit="fraction per year",
-            lookback=21 + CARRIED_SESSIONS,
+            lookback=21 + 2 * CARRIED_SESSIONS,
             nan_rule="missing where fewer than 19 of the 21 returns are observed",
             source="Hull (2018), section 15.4",
             reads=_INDEX,
@@ -97,7 +97,7 @@ REGIME_V1 = FeatureSet(
             axis="market",
             formula="sum of ln(1 + simple index return) over t-19..t",
             unit="log fraction",
-            lookback=20 + CARRIED_SESSIONS,
+            lookback=20 + 2 * CARRIED_SESSIONS,
             nan_rule="missing where fewer than 18 of the 20 returns are observed",
             source="Moskowitz, Ooi, Pedersen (2012), over 20 sessions",
             reads=_INDEX,
@@ -108,7 +108,7 @@ REGIME_V1 = FeatureSet(
             axis="market",
             formula="mean over t-19..t of std(return_1 over the session's names, ddof 1)",
             unit="log fraction per session",
-            lookback=20 + CARRIED_SESSIONS,
+            lookback=20 + 2 * CARRIED_SESSIONS,
             nan_rule=_NAMES,
             source="Solnik, Roulet (2000)",
             reads=_BARS,
@@ -130,7 +130,7 @@ REGIME_V1 = FeatureSet(
             axis="market",
             formula="mean_correlation_20(t) - median(mean_correlation_20 over t-59..t)",
             unit="correlation",
-            lookback=79 + CARRIED_SESSIONS,
+            lookback=79 + 2 * CARRIED_SESSIONS,
             nan_rule="missing with mean_correlation_20 or fewer than 54 of the 60 observed",
             source="Pollet, Wilson (2010), against its own median",
             reads=_BARS,
@@ -141,7 +141,7 @@ REGIME_V1 = FeatureSet(
             axis="market",
             formula="share of names whose close(t) is above mean(close over t-49..t, split-adjusted to t)",
             unit="fraction",
-            lookback=49,
+            lookback=49 + CARRIED_SESSIONS,
             nan_rule=_NAMES,
             source="Zakamulin (2017), share above the 50-session mean",
             reads=_BARS,

@@ -6,10 +6,15 @@ from quanto.core.registry import Registry
 from quanto.stages.features.column import FeatureSet, compose
 from quanto.stages.features.core_v1 import CORE_V1
 from quanto.stages.features.regime_v1 import REGIME_V1
+from quanto.stages.features.regime_vix_v1 import REGIME_VIX_V1
+from quanto.stages.features.xsec_v1 import XSEC_V1
 
 FEATURE_SETS: Registry[FeatureSet] = Registry(
     "feature set",
     CORE_V1,
+    XSEC_V1,
     REGIME_V1,
+    REGIME_VIX_V1,
     compose("core_v1_regime", "Each name's own bars and the state of the market.", CORE_V1, REGIME_V1),
+    compose("core_v1_xsec_regime", "Own bars, place among the others, state of the market.", CORE_V1, XSEC_V1, REGIME_V1),
 )

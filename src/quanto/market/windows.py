@@ -10,6 +10,9 @@ O(log window) passes. Moments are merged by Chan's formula, which is exact for c
 2. `_fold` doubles blocks by `merge(newer, older)` and joins those that the binary digits of the window ask for;
 3. what lies before the first session is neutral, as a missing session is.
 
+Missing values are left out. Unless a minimum is given, a window needs nine tenths of its sessions, and must have begun
+(`CARRIED_SESSIONS`).
+
 Prices and volumes enter with the `split` ratios: inside a merge the older block is brought to the share basis of the
 newer one, so that the result is in the basis of t and no later split can change it.
 """
@@ -22,7 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from quanto.market.panel import FloatArray
+from quanto.market.panel import BoolArray, FloatArray
 
 State: TypeAlias = tuple[FloatArray, ...]
 Merge: TypeAlias = Callable[[State, State], State]
@@ -32,6 +35,10 @@ BLOCK_SYMBOLS = 16
 
 # Share of a window that must be observed: one missing bar does not silence a name for 200 sessions.
 REQUIRED_SHARE = 0.9
+
+# Sessions that a close may be carried over, the length of a trading week. A window has begun if its oldest session, or
+# one of the four before it, was observed: a new listing waits for a full window, a halt at its old end does not matter.
+CARRIED_SESSIONS = 4
 
 # Below this standard deviation values count as equal: what is left is rounding.
 TINY = 1e-12
@@ -58,12 +65,12 @@ def window_product(values: FloatArray, window: int) -> FloatArray:
 def window_sum(values: FloatArray, window: int, minimum: int | None = None) -> FloatArray:
     """Return the sum of the observed values of the last `window` sessions.
 
-    NaN where fewer than `minimum` (default: `required(window)`) of them are observed.
+    NaN where fewer than `minimum` of them are observed (default: nine tenths, of a window that has begun).
     """
     seen = np.isfinite(values)
     leaf = (seen.astype(np.float64), np.where(seen, values, 0.0))
     count, total = _fold(leaf, window, lambda new, old: (new[0] + old[0], new[1] + old[1]))
-    return _enough(total, count, window, minimum)
+    return np.where(_full(seen, count, window, minimum), total, np.nan)
 
 
 def window_mean(values: FloatArray, window: int, minimum: int | None = None) -> FloatArray:
@@ -71,7 +78,7 @@ def window_mean(values: FloatArray, window: int, minimum: int | None = None) -> 
     seen = np.isfinite(values)
     leaf = (seen.astype(np.float64), np.where(seen, values, 0.0))
     count, total = _fold(leaf, window, lambda new, old: (new[0] + old[0], new[1] + old[1]))
-    return _enough(total / np.maximum(count, 1.0), count, window, minimum)
+    return np.where(_full(seen, count, window, minimum), total / np.maximum(count, 1.0), np.nan)
 
 
 def window_moments(values: FloatArray, window: int, minimum: int | None = None, shift: FloatArray | None = None) -> State:
@@ -83,7 +90,7 @@ def window_moments(values: FloatArray, window: int, minimum: int | None = None, 
         What must be added to all values before t to bring them to the basis of t, per session (the logarithm of the
         split ratio for log volumes). Never NaN.
 
-    NaN where fewer than `minimum` (default: `required(window)`) are observed.
+    NaN where fewer than `minimum` are observed (default: nine tenths, of a window that has begun).
     """
     seen = np.isfinite(values)
     leaf = (seen.astype(np.float64), np.where(seen, values, 0.0), np.zeros_like(values))
@@ -92,13 +99,14 @@ def window_moments(values: FloatArray, window: int, minimum: int | None = None, 
     else:
         count, mean, square, _ = _fold((*leaf, shift), window, _merge_shifted)
     deviation = np.sqrt(square / np.maximum(count - 1.0, 1.0))
-    return _enough(mean, count, window, minimum), _enough(deviation, count, window, minimum)
+    full = _full(seen, count, window, minimum)
+    return np.where(full, mean, np.nan), np.where(full, deviation, np.nan)
 
 
 def window_regression(x: FloatArray, y: FloatArray, window: int, minimum: int | None = None) -> State:
     """Return the least-squares slope of y on x (with intercept) and the residuals' standard deviation (n - 2).
 
-    A session counts where both are observed. NaN where fewer than `minimum` count or x does not vary.
+    A session counts where both are observed. NaN where fewer than `minimum` count (default as `window_sum`) or x does not vary.
     """
     seen = np.isfinite(x) & np.isfinite(y)
     zero = np.zeros_like(y)
@@ -108,18 +116,20 @@ def window_regression(x: FloatArray, y: FloatArray, window: int, minimum: int | 
     slope = np.divide(xy, xx, out=np.full_like(xx, np.nan), where=varies)
     rest = np.maximum(yy - slope * xy, 0.0)
     residual = np.sqrt(rest / np.maximum(count - 2.0, 1.0))
-    return _enough(slope, count, window, minimum), _enough(residual, count, window, minimum)
+    full = _full(seen, count, window, minimum)
+    return np.where(full, slope, np.nan), np.where(full, residual, np.nan)
 
 
 def window_price_extremes(high: FloatArray, low: FloatArray, split: FloatArray, window: int) -> State:
     """Return highest high and lowest low of the last `window` sessions, in the share basis of t.
 
-    NaN where fewer than `required(window)` are observed.
+    NaN as `window_sum`.
     """
     seen = np.isfinite(high) & np.isfinite(low)
     leaf = (split, seen.astype(np.float64), np.where(seen, high, -np.inf), np.where(seen, low, np.inf))
     _, count, highest, lowest = _fold(leaf, window, _merge_extremes)
-    return _enough(highest, count, window, None), _enough(lowest, count, window, None)
+    full = _full(seen, count, window, None)
+    return np.where(full, highest, np.nan), np.where(full, lowest, np.nan)
 
 
 def window_price_mean(price: FloatArray, split: FloatArray, window: int) -> FloatArray:
@@ -127,7 +137,7 @@ def window_price_mean(price: FloatArray, split: FloatArray, window: int) -> Floa
     seen = np.isfinite(price)
     leaf = (split, seen.astype(np.float64), np.where(seen, price, 0.0))
     _, count, total = _fold(leaf, window, _merge_price_sums)
-    return _enough(total / np.maximum(count, 1.0), count, window, None)
+    return np.where(_full(seen, count, window, None), total / np.maximum(count, 1.0), np.nan)
 
 
 def window_extremes(values: FloatArray, window: int, minimum: int) -> State:
@@ -135,7 +145,8 @@ def window_extremes(values: FloatArray, window: int, minimum: int) -> State:
     seen = np.isfinite(values)
     leaf = (seen.astype(np.float64), np.where(seen, values, -np.inf), np.where(seen, values, np.inf))
     count, largest, smallest = _fold(leaf, window, _merge_plain_extremes)
-    return _enough(largest, count, window, minimum), _enough(smallest, count, window, minimum)
+    full = _full(seen, count, window, minimum)
+    return np.where(full, largest, np.nan), np.where(full, smallest, np.nan)
 
 
 def window_share_at_most(values: FloatArray, window: int, minimum: int) -> FloatArray:
@@ -150,7 +161,7 @@ def window_share_at_most(values: FloatArray, window: int, minimum: int) -> Float
         count[back:] += np.isfinite(earlier)
         below[back:] += earlier <= values[back:]
     share = below / np.maximum(count, 1.0)
-    return np.where(np.isfinite(values), _enough(share, count, window, minimum), np.nan)
+    return np.where(np.isfinite(values) & (count >= minimum), share, np.nan)
 
 
 def window_median(values: FloatArray, window: int) -> FloatArray:
@@ -161,7 +172,8 @@ def window_median(values: FloatArray, window: int) -> FloatArray:
     rows = np.arange(len(values))
     upper = ordered[rows, np.minimum(count // 2, window - 1)]
     lower = ordered[rows, np.maximum((count - 1) // 2, 0)]
-    return _enough(0.5 * (lower + upper), count.astype(np.float64), window, None)
+    full = _full(np.isfinite(values), count.astype(np.float64), window, None)
+    return np.where(full, 0.5 * (lower + upper), np.nan)
 
 
 def _fold(leaf: State, window: int, merge: Merge) -> State:
@@ -201,8 +213,15 @@ def _join(newer: State, older: State, distance: int, merge: Merge) -> State:
     return tuple(np.concatenate([array[:distance], part]) for array, part in zip(newer, merged, strict=True))
 
 
-def _enough(values: FloatArray, count: FloatArray, window: int, minimum: int | None) -> FloatArray:
-    return np.where(count >= (required(window) if minimum is None else minimum), values, np.nan)
+def _full(seen: BoolArray, count: FloatArray, window: int, minimum: int | None) -> BoolArray:
+    """Return where a window is observed well enough."""
+    if minimum is not None:
+        return np.asarray(count >= minimum)
+    begun = np.zeros(seen.shape, dtype=np.bool_)
+    for back in range(window - 1, window + CARRIED_SESSIONS):
+        if back < len(seen):
+            begun[back:] |= seen[: len(seen) - back]
+    return begun & (count >= required(window))
 
 
 def _merge_moments(new: State, old: State) -> State:
