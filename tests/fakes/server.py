@@ -142,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve()
 
+    def do_HEAD(self) -> None:
+        self._serve()
+
     def _serve(self) -> None:
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -176,7 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body if reply.wire == "unmeasured" else body[: len(body) * 2 // 3])
             self.close_connection = True
-        elif reply.status == 204:
+        elif reply.status == 204 or self.command == "HEAD":
+            if self.command == "HEAD" and "Content-Length" not in headers:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
         else:
             self.send_header("Content-Length", str(len(body)))

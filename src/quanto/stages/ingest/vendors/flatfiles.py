@@ -159,8 +159,8 @@ class FlatFileVendor:
     def _refused(self, error: PermissionError) -> FetchError:
         text = redact(str(error), self._secrets) if self._remote else str(error)
         if any(word in text for word in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "Access Key Id")):
-            return AuthenticationError(f"{self.name}: the storage refuses the access key: {text}")
-        return NotEntitledError(f"{self.name}: the storage refuses the file: {text}")
+            return AuthenticationError(f"the storage refuses the access key: {text}")
+        return NotEntitledError(f"the storage refuses the file: {text}")
 
     def _retried(self, read: Callable[[], tuple[bytes, int, dict[str, str]]]) -> tuple[bytes, int, dict[str, str]]:
         rng = generator(0, "flatfiles", self.name)
