@@ -215,7 +215,7 @@ def test_an_action_that_ended_a_symbol_explains_its_missing_end(root: Path, tmp_
     )
     raw = section()
     raw["vendors"][-1]["options"]["path"] = str(tmp_path / "actions.csv")
-    late = {"symbols": ["AAPL", "NVDA"], "end": "2014-12-31"}
+    late: dict[str, Any] = {"symbols": ["AAPL", "NVDA"], "end": "2014-12-31"}
     with pytest.raises(MissingDataError, match=r"AAPL 2013-03-04\.\.2014-12-31"):
         ingest(tmp_path / "w", **late)
     assert ingest(tmp_path / "w", vendors=raw["vendors"], **late)["coverage"]["equity_ohlcv"]["AAPL"]["gaps"] == []

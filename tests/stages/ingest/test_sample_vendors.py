@@ -241,8 +241,9 @@ def install(folder: Path, body: bytes, recorded: bytes) -> None:
 
 
 def tiny(body: bytes = BODY, path: str = "tiny/a.csv", version: str = "1.0") -> PackageVendor:
-    content = (Content("AAA", date(2020, 1, 2), date(2020, 1, 2)),)
-    return PackageVendor("tiny", "tiny", version, (Member(path, hashlib.sha256(body).hexdigest(), "equity_ohlcv", content),))
+    content = (Content(symbol="AAA", first=date(2020, 1, 2), last=date(2020, 1, 2)),)
+    member = Member(path=path, sha256=hashlib.sha256(body).hexdigest(), domain="equity_ohlcv", contents=content)
+    return PackageVendor("tiny", "tiny", version, (member,))
 
 
 def fetch(source: PackageVendor, root: Path) -> bytes:

