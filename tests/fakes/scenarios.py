@@ -19,7 +19,7 @@ from fakes.landing import MemoryLanding
 from fakes.polygon import Bar, Market, PolygonFake
 from fakes.server import FakeServer, Reply
 from fakes.simple import CboeFake, FredFake, TiingoFake
-from fakes.storage import day_file, key_of, pack, storage, unpack
+from fakes.storage import Storage, day_file, key_of, pack, storage, unpack
 
 from quanto.core.errors import QuantoError
 from quanto.market.calendar import as_date, sessions_between
@@ -41,7 +41,9 @@ KEYS = {
     "APCA_API_KEY_ID": "alpaca-id", "APCA_API_SECRET_KEY": "alpaca-secret",
     "POLYGON_S3_ACCESS_KEY": "s3-access-key", "POLYGON_S3_SECRET_KEY": "s3-secret-key",
 }  # fmt: skip
-PATIENCE = TransportSettings(requests=1000, attempts=4, backoff_seconds=0.1, read_seconds=0.4, deadline_seconds=1.5, most_wait_seconds=60.0)
+PATIENCE = TransportSettings(
+    requests=1000, attempts=4, backoff_seconds=0.1, read_seconds=0.25, deadline_seconds=0.6, most_wait_seconds=60.0
+)
 
 Rows = list[dict[str, object]]
 RowChange = Callable[[Rows], Rows | None]
@@ -87,9 +89,14 @@ class Scenario:
     fields: Mapping[str, str] = field(default_factory=dict)  # ours -> the vendor's, of the other fields
     landing: Landing = field(default_factory=MemoryLanding)
     expected: int = len(DAYS)
+    bucket: Storage | None = None
 
     def rows(self, change: RowChange, endpoint: str | None = None, calls: Sequence[int] | None = (1,)) -> None:
-        """Plan a change of the rows of an answer."""
+        """Plan a change of the rows of an answer; of day files the object itself is changed."""
+        if self.bucket is not None:
+            key = key_of(DAYS[-2])
+            self.bucket.put(key, self.change(Reply(self.bucket.get(key)), change).body)
+            return
         self.fake.fault(lambda reply: self.change(reply, change), self.endpoint if endpoint is None else endpoint, calls)
 
     def run(self, landing: Landing | None = None) -> Outcome:
@@ -143,8 +150,6 @@ def in_csv(reply: Reply, edit: RowChange) -> Reply:
 
 
 def in_day_file(reply: Reply, edit: RowChange) -> Reply:
-    if not reply.body:  # HEAD
-        return reply
     rows = unpack(reply.body)
     changed = edit(rows) or rows
     body = pack(changed, tuple(dict.fromkeys(name for row in changed for name in row)))
@@ -249,15 +254,19 @@ def cboe() -> Iterator[Scenario]:
 def flatfiles() -> Iterator[Scenario]:
     with storage() as bucket:
         world = market()
-        for day in DAYS:
+        days = DAYS[-3:]  # each day is a file
+        for day in days:
             bucket.put(key_of(day), day_file(day, {ticker: bars[day] for ticker, bars in world.bars.items()}))
         clock = FastClock()
         options = FlatFileOptions(
-            root="s3://flatfiles", endpoint_url=bucket.door.base_url, attempts=4, backoff_seconds=0.01, read_seconds=0.4
+            root=f"s3://{bucket.bucket}", endpoint_url=bucket.door.base_url, attempts=4, backoff_seconds=0.01, read_seconds=0.25
         )
         vendor = FlatFileVendor("polygon_flatfiles", options, Path("/nonexistent"), clock)
         words = {**BAR_WORDS, "stamp": "window_start"}
-        scenario = Scenario("polygon_flatfiles", bucket.door, vendor, _ask(), clock, "2026-03-09", "close", in_day_file, words)
+        scenario = Scenario("polygon_flatfiles", bucket.door, vendor, _ask(), clock, "2026-03-13", "close", in_day_file, words)
+        scenario.request = replace(scenario.request, start=days[0])
+        scenario.expected = len(days)
+        scenario.bucket = bucket
         yield scenario
 
 

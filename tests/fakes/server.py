@@ -164,12 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = reply.body
-        headers = {"Content-Type": reply.content_type, **reply.headers}
+        headers = {"Date": self.date_time_string(), "Content-Type": reply.content_type, **reply.headers}
         if reply.wire in ("gzip", "gzip_cut"):
             body = gzip.compress(body, mtime=0)
             body = body[: len(body) * 2 // 3] if reply.wire == "gzip_cut" else body
             headers["Content-Encoding"] = "gzip"
-        self.send_response(reply.status)
+        self.send_response_only(reply.status)
         for name, value in headers.items():
             self.send_header(name, value)
         if reply.wire in ("chunked", "chunked_cut"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gzip
 import io
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import boto3
@@ -50,24 +53,35 @@ class Storage:
     def put(self, key: str, body: bytes) -> None:
         self._client.put_object(Bucket=self.bucket, Key=key, Body=body)
 
+    def get(self, key: str) -> bytes:
+        return bytes(self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
     def delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=key)
 
 
-@contextmanager
-def storage(bucket: str = "flatfiles") -> Iterator[Storage]:
+@lru_cache(maxsize=1)
+def _moto() -> str:
+    """Start moto's server once per process; buckets keep the tests apart."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    atexit.register(server.stop)
     host, port = server.get_host_and_port()
-    behind = f"http://{host}:{port}"
-    try:
-        requests.put(f"{behind}/{bucket}", timeout=10)
-        with StorageDoor(behind) as door:
-            assert isinstance(door, StorageDoor)
-            yield Storage(door, behind, bucket)
-    finally:
-        server.stop()
+    return f"http://{host}:{port}"
+
+
+_NUMBER = itertools.count(1)
+
+
+@contextmanager
+def storage() -> Iterator[Storage]:
+    behind = _moto()
+    bucket = f"flatfiles-{next(_NUMBER)}"
+    requests.put(f"{behind}/{bucket}", timeout=10)
+    with StorageDoor(behind) as door:
+        assert isinstance(door, StorageDoor)
+        yield Storage(door, behind, bucket)
 
 
 def key_of(day: date, kind: str = "day_aggs_v1") -> str:

@@ -13,8 +13,8 @@ from quanto.stages.ingest.wire import Answer, page_text
 SURPLUS = "surplus fields"
 
 
-def check_text(answer: Answer, *first_columns: str) -> None:
-    """Refuse an answer that is no complete table of text; `first_columns`: what its header may begin with.
+def check_text(answer: Answer, *columns: str) -> None:
+    """Refuse an answer that is no complete table of text; `columns`: its header has one of these, anywhere.
 
     Raises
     ------
@@ -23,16 +23,30 @@ def check_text(answer: Answer, *first_columns: str) -> None:
     WrongContentError
         If it is a page or a sentence for people.
     TruncatedError
-        If nothing proves its length and its last line has no end.
+        As `check_last_line`.
     """
     body = answer.body.lstrip(b"\xef\xbb\xbf \r\n")
     if not body:
         raise UndecodableError("expected a table of text, found an empty body")
-    header = body.partition(b"\n")[0].decode("utf-8", "replace").lower()
-    if first_columns and not any(header.lstrip("\"'").startswith(name.lower()) for name in first_columns):
-        raise WrongContentError(f"expected a table that begins with {' or '.join(first_columns)}, found {page_text(body)!r}")
-    if not answer.proven and not answer.body.endswith(b"\n"):
-        raise TruncatedError("the table breaks off in the middle of a line, and nothing tells its length")
+    header = {name.strip(" \"'\r").lower() for name in body.partition(b"\n")[0].decode("utf-8", "replace").split(",")}
+    if columns and not header & {name.lower() for name in columns}:
+        raise WrongContentError(f"expected a table with a column {' or '.join(columns)}, found {page_text(body)!r}")
+    if not answer.body.endswith(b"\n"):
+        check_last_line(answer.body, answer.proven)
+
+
+def check_last_line(body: bytes, proven: bool) -> None:
+    """Refuse a table without a final line feed whose end nothing proves, or whose last line lacks fields.
+
+    Raises
+    ------
+    TruncatedError
+        If so: a copy that was cut has a matching length too.
+    """
+    lines = body.decode("utf-8-sig", "replace").splitlines()
+    fields = [len(next(csv.reader([line]), [])) for line in (lines[0], lines[-1])]
+    if not proven or fields[1] < fields[0]:
+        raise TruncatedError("the table breaks off in the middle of a line")
 
 
 def text_records(payload: str, body: bytes, rename: Callable[[str], str] = str.strip, delimiter: str = ",") -> Records:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from quanto.market.calendar import next_session
-from quanto.stages.ingest.errors import AuthenticationError, ContractError, FetchError, NotYetAvailableError
+from quanto.stages.ingest.errors import AuthenticationError, ContractError, FetchError, NotYetAvailableError, ReportedError
 from quanto.stages.ingest.http_vendor import HttpOptions, HttpVendor, as_of, header_credentials, mapping, record_list, shard_of
 from quanto.stages.ingest.limits import Clock
 from quanto.stages.ingest.paging import Page, follow, request_of, token_url
@@ -155,6 +155,8 @@ def _page(first_url: str, body: bytes) -> Page:
 def _by_symbol(body: bytes) -> list[tuple[str, tuple[int, list[dict[str, object]]]]]:
     """Return (symbol, (position of its first row in the payload, rows)) in the order of the payload."""
     value = mapping(decode_json(body), "the answer")
+    if "bars" not in value and "message" in value:
+        raise ReportedError(f"HTTP 200 with {str(value['message'])[:200]!r}")
     if "bars" not in value:
         raise ContractError(f"the answer has no bars; found {', '.join(sorted(value))}")
     bars = value["bars"]

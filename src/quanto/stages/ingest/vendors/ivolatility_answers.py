@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from quanto.stages.ingest.errors import ContractError, JobError, ReportedError, TruncatedError, UndecodableError, WrongContentError
 from quanto.stages.ingest.http_vendor import mapping, record_list
 from quanto.stages.ingest.rows import Records
-from quanto.stages.ingest.text_rows import text_records
+from quanto.stages.ingest.text_rows import check_last_line, text_records
 from quanto.stages.ingest.wire import Answer, decode_json, page_text
 
 
@@ -55,8 +55,8 @@ def check_first(answer: Answer) -> First:
         As `first_answer`.
     """
     first = first_answer(answer.status, answer.body)
-    if first.table is not None and not answer.proven and not first.table.endswith(b"\n"):
-        raise TruncatedError("the table breaks off in the middle of a line, and nothing tells its length")
+    if first.table is not None and not first.table.endswith(b"\n"):
+        check_last_line(first.table, answer.proven)
     return first
 
 
