@@ -119,6 +119,16 @@ def test_a_hand_made_book_is_split_by_symbol_year_and_leg():
     assert (found.nav_before, found.nav_after) == (1000.0, 1020.5)
 
 
+def test_a_small_book_is_split_as_a_large_one():
+    days, before, nav, flows = book(30)
+    small = Flows(*[getattr(flows, field.name) * 1e-6 for field in dataclasses.fields(Flows)])
+    one, other = attribute(days, SYMBOLS, before, nav, flows), attribute(days, SYMBOLS, before * 1e-6, nav * 1e-6, small)
+    for symbol in SYMBOLS:
+        assert other.symbols[symbol].cost == pytest.approx(one.symbols[symbol].cost * 1e-6)
+    with pytest.raises(DataError, match="a cost must belong to a fill"):
+        attribute(days, SYMBOLS, before * 1e-6, nav * 1e-6, dataclasses.replace(small, traded=np.zeros((30, 3))))
+
+
 def test_an_empty_window_changes_nothing():
     empty, none = np.zeros((0, 3)), np.zeros(0)
     found = attribute([], SYMBOLS, 100.0, [], Flows(empty, empty, empty, empty, none, none))
@@ -130,7 +140,7 @@ def test_a_hole_in_the_accounting_is_named_by_its_session():
     days, before, nav, flows = book(20)
     broken = nav.copy()
     broken[7:] += 1.0
-    with pytest.raises(DataError, match="on 2010-06-08"):
+    with pytest.raises(DataError, match=rf"on 2010-06-08 they give .*, NAV changed {broken[7] - broken[6]}"):
         attribute(days, SYMBOLS, before, broken, flows)
 
 
@@ -148,6 +158,8 @@ def test_flows_that_cannot_be_are_refused():
         attribute(days, SYMBOLS, before, nav, dataclasses.replace(flows, interest=flows.interest[:5]))
     with pytest.raises(DataError, match="nav must be finite"):
         attribute(days, SYMBOLS, before, np.full(20, math.nan), flows)
+    with pytest.raises(DataError, match=r"^cost must cover"):
+        attribute(days, SYMBOLS, before, nav, dataclasses.replace(flows, cost=flows.cost[:5]))
     idle = dataclasses.replace(flows, traded=np.zeros((20, 3)))
     with pytest.raises(DataError, match="a cost must belong to a fill; 2010-06-01"):
         attribute(days, SYMBOLS, before, nav, idle)

@@ -23,6 +23,8 @@ from quanto.portfolio.significance import (
     sidak_level,
 )
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 
 def markets(n: int, sessions: int, seed: int = 1, noise: float = 0.005) -> tuple[np.ndarray, np.ndarray]:
     """Return candidates with beta .6 and no alpha, and their baselines with a premium."""
@@ -108,6 +110,15 @@ def test_the_sidak_level_of_independent_trials_adds_up_to_the_level():
     assert 1 - (1 - sidak_level(0.05, 20)) ** 20 == pytest.approx(0.05, rel=1e-12)
 
 
+def test_pseudo_alphas_follow_their_formula():
+    y, x = markets(1, 120)
+    (y, x) = y[0], x[0]
+    beta = np.cov(y, x)[0, 1] / np.var(x, ddof=1)
+    alpha = y.mean() - beta * x.mean()
+    expected = alpha + (y - alpha - beta * x) * (1 - x.mean() * (x - x.mean()) / np.var(x))
+    np.testing.assert_allclose(pseudo_alphas([y], x)[0], expected, rtol=1e-9, atol=1e-16)
+
+
 def test_pseudo_alphas_have_the_mean_and_the_error_of_the_alphas():
     y, x = markets(3, 400)
     series, found = pseudo_alphas(y, x), alpha_tests(y, x, lag=0)
@@ -158,7 +169,9 @@ def test_the_bounds_of_the_information_ratio_hold_95_percent_of_the_time():
     found = [alpha_test(a, b) for a, b in zip(y, x, strict=True)]
     assert np.mean([test.information_ratio_lower <= 0.5 for test in found]) == pytest.approx(0.95, abs=0.03)
     assert np.mean([test.information_ratio_upper >= 0.5 for test in found]) == pytest.approx(0.95, abs=0.03)
-    one = found[0]
+    one, many = found[0], alpha_tests(y[:1], x[0])
+    assert (one.sessions, one.lag, one.beta) == (many.sessions, many.lag, many.beta[0]) == (250, 4, one.beta)
+    assert (one.alpha, one.standard_error, one.t_statistic) == (many.alpha[0], many.standard_error[0], many.t_statistic[0])
     assert one.information_ratio == pytest.approx(one.alpha / one.residual_volatility)
     reach = (one.information_ratio_upper - one.information_ratio) * one.residual_volatility / one.standard_error
     assert reach == pytest.approx(stats.t.isf(0.05, 248))
@@ -188,8 +201,10 @@ def test_nan_and_infinity_are_refused_everywhere(bad: float):
             call(broken, x)
         with pytest.raises(DataError, match="baselines must be finite"):
             call(y, broken)
-    with pytest.raises(DataError, match="baseline must be finite"):
+    with pytest.raises(DataError, match=r"^baseline must be finite"):
         alpha_test(y[0], broken[1])
+    with pytest.raises(DataError, match=r"^candidate must be finite"):
+        alpha_test(broken[1], y[0])
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -232,3 +247,43 @@ def test_a_copy_of_the_baseline_has_its_tail():
     found = cvar_tests(x, x)
     assert (found.difference[0], found.t_statistic[0], found.p_inferior[0]) == (0.0, 0.0, 0.5)
     assert cvar_tests(1.5 * x, x).p_inferior[0] < 1e-6
+
+
+def test_the_tail_test_follows_its_formula():
+    y, x = markets(1, 40)
+    gap = np.zeros(40)
+    for values, sign in ((y[0], 1), (x[0], -1)):
+        at_risk = np.quantile(-values, 0.95)
+        gap += sign * (at_risk + np.maximum(-values - at_risk, 0) / 0.05)
+    fit = sm.OLS(gap, np.ones(40)).fit(cov_type="HAC", cov_kwds={"maxlags": newey_west_lag(40)}, use_t=True)
+    found = cvar_tests(y, x)
+    assert found.difference[0] == pytest.approx(gap.mean(), rel=1e-12)
+    assert found.t_statistic[0] == pytest.approx(fit.tvalues[0], rel=1e-10)
+    assert found.p_inferior[0] == pytest.approx(stats.t.sf(fit.tvalues[0], 39), rel=1e-10)
+    assert found.tail_sessions == 2
+    assert cvar_tests(y[:, :20], x[:, :20]).tail_sessions == 1
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_what_counts_as_rounding_goes_with_the_size_of_the_returns(scale: float):
+    y, x = markets(2, 100)
+    y, x = np.vstack([y, 0.5 * x[:1]]) * scale, np.vstack([x, x[:1]]) * scale
+    found = alpha_tests(y, x)
+    np.testing.assert_allclose(found.t_statistic[:2], alpha_tests(y[:2] / scale, x[:2] / scale).t_statistic, rtol=1e-7)
+    assert abs(found.t_statistic[2]) < 0.01
+    assert (found.residual_volatility > 0).tolist() == [True, True, False]
+    np.testing.assert_allclose(cvar_tests(y, x).t_statistic, cvar_tests(y / scale, x / scale).t_statistic, rtol=1e-7)
+
+
+def test_one_huge_market_does_not_make_rounding_of_the_others():
+    y, x = markets(2, 100)
+    y[1], x[1] = y[1] * 1e12, x[1] * 1e12
+    alone = [alpha_test(y[row], x[row]).t_statistic for row in range(2)]
+    np.testing.assert_allclose(alpha_tests(y, x).t_statistic, alone, rtol=1e-9)
+    np.testing.assert_allclose(cvar_tests(y, x).t_statistic[0], cvar_tests(y[:1], x[:1]).t_statistic[0], rtol=1e-9)
+
+
+def test_critical_values_are_students():
+    assert detectable_ratio(3, power=0.5) == pytest.approx(stats.t.isf(0.05, 1) * math.sqrt(252 / 3))
+    assert detectable_ratio(12, 4, 0.1, 0.5) == pytest.approx(stats.t.isf(1 - 0.9**0.25, 10) * math.sqrt(252 / 12))
+    assert alpha_test_power(1.0, 252) == alpha_test_power(1.0, 252, trials=1, level=0.05) > alpha_test_power(1.0, 252, 2)

@@ -11,6 +11,7 @@ from quanto.core.errors import DataError
 from quanto.portfolio import drawdowns as module
 from quanto.portfolio.drawdowns import DrawdownEpisode, deepest, drawdown_episodes, drawdown_within, drawdowns, runs
 
+pytestmark = pytest.mark.filterwarnings("error")
 any_returns = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-0.5, 0.5).map(lambda x: round(x, 4)))
 
 
@@ -61,6 +62,11 @@ def test_a_fall_inside_a_run_does_not_see_the_peak_before_it():
         drawdown_within(r, np.ones(4, dtype=bool))
 
 
+def test_wealth_beyond_a_double_is_refused():
+    with pytest.raises(DataError, match="wealth overflowed at session 2"):
+        drawdowns([0.1, 1e200, 1e200, 0.0])
+
+
 def test_runs_cover_the_mask_and_nothing_else():
     assert runs([]) == []
     assert runs([True]) == [(0, 1)]
@@ -91,5 +97,5 @@ def test_episodes_cover_all_sessions_below_a_peak_once(r: np.ndarray):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.01])
 def test_what_hides_a_peak_is_refused(bad: float):
     for call in (drawdowns, drawdown_episodes, lambda r: drawdown_within(r, np.ones(3, dtype=bool))):
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=r"^returns must be .* at 1"):
             call([0.1, bad, 0.0])

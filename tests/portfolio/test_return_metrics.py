@@ -15,8 +15,11 @@ from quanto.core.digest import canonical_json
 from quanto.core.errors import DataError
 from quanto.core.rng import generator
 from quanto.portfolio.metrics import ReturnMetrics, cvar, return_metrics, sortino_ratio, value_at_risk
+from quanto.portfolio.series import is_constant
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "published_statistics.json").read_text())
+# An overflow or a division by zero that is not meant would be a defect.
+pytestmark = pytest.mark.filterwarnings("error")
 RATIOS = ("sharpe", "sortino", "calmar", "skew", "kurtosis", "information_ratio")
 usual_returns = hnp.arrays(np.float64, st.integers(30, 120), elements=st.floats(-0.2, 0.2).map(lambda x: round(x, 6)))
 
@@ -128,6 +131,29 @@ def test_one_session_has_a_return_and_no_dispersion():
     assert (found.sessions, found.total_return) == (1, pytest.approx(0.01))
     assert [getattr(found, name) for name in ("annual_volatility", *RATIOS, "beta", "alpha", "tracking_error")] == [None] * 10
     assert (found.cvar, found.value_at_risk, found.hit_rate) == (-0.01, -0.01, 1.0)
+    assert found.annual_log_growth == pytest.approx(252 * math.log(1.01))
+    assert (found.longest_drawdown_sessions, found.max_drawdown_sessions, found.max_drawdown_open) == (0, 0, False)
+
+
+def test_two_sessions_have_dispersion():
+    found = return_metrics([0.01, 0.03], 0.0, [0.0, 0.01])
+    assert found.annual_volatility == pytest.approx(math.sqrt(0.0002 * 252))
+    assert found.sharpe_per_session == pytest.approx(0.02 / math.sqrt(0.0002))
+    assert found.beta == pytest.approx(2.0)
+    assert found.tracking_error == pytest.approx(math.sqrt(0.00005 * 252))
+
+
+def test_a_fall_of_one_rounding_is_no_drawdown():
+    r = [0.1, -0.1, 1 / 9, 0.1, -2e-16, 0.2]
+    found = return_metrics(r[3:])
+    assert found.max_drawdown < 0
+    assert (found.calmar, found.max_drawdown_sessions, found.longest_drawdown_sessions) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(("values", "constant"), [([], True), ([0.3], True), ([0.3, 0.3 + 1e-13], True), ([0.3, 0.3001], False)])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_constant_means_equal_up_to_rounding_at_any_scale(values: list[float], constant: bool, scale: float):
+    assert is_constant(np.array(values) * scale) is constant
 
 
 @pytest.mark.parametrize("level", [0.0, 0.001, -0.002])
@@ -141,10 +167,12 @@ def test_a_constant_series_has_no_dispersion_and_so_no_ratios(level: float):
 
 
 def test_an_excess_return_that_is_constant_up_to_rounding_has_no_sharpe_ratio():
-    rf = generator(3, "rounding").standard_normal(300) * 1e-4
-    found = return_metrics((rf + 0.001), rf)
-    assert found.sharpe is None
-    assert found.skew is None
+    rf = generator(3, "rounding").standard_normal(300) * 0.1
+    excess = (rf + 0.001) - rf
+    assert 0 < np.ptp(excess) < 1e-15
+    found = return_metrics(rf + 0.001, rf, rf + 0.002)
+    assert [found.sharpe, found.skew, found.kurtosis, found.beta, found.alpha, found.information_ratio] == [None] * 6
+    assert found.annual_volatility > 1
 
 
 def test_ruin_loses_everything_for_ever():
@@ -169,9 +197,9 @@ def test_nan_and_infinity_are_refused_by_place(bad: float, where: str):
 
 
 def test_a_loss_of_more_than_all_is_refused():
-    with pytest.raises(DataError, match=r"-1.5 at \(1,\)"):
-        return_metrics([0.0, -1.5])
-    with pytest.raises(DataError, match="baseline"):
+    with pytest.raises(DataError, match=r"-1.5 at 1"):
+        return_metrics([-1.0, -1.5])
+    with pytest.raises(DataError, match=r"baseline must be simple returns.*-1.0001 at 1"):
         return_metrics([0.0, 0.1], baseline=[0.0, -1.0001])
 
 

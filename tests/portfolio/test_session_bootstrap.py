@@ -22,6 +22,8 @@ from quanto.portfolio.bootstrap import (
 from quanto.portfolio.metrics import return_metrics
 from quanto.portfolio.sharpe import sharpe_moments, sharpe_standard_error
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 
 def market(sessions: int = 600, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = generator(seed, "bootstrap test")
@@ -82,6 +84,31 @@ def test_the_block_length_of_nothing_and_of_nan_is_refused():
         block_length([0.1], [])
     with pytest.raises(DataError, match="series 0 must be finite"):
         block_length([0.1, math.nan])
+
+
+def test_one_draw_of_one_session_is_that_session():
+    assert stationary_indices(1, 5, 1, rng()).tolist() == [[0]]
+    assert episode_indices(np.array([False, True]), 5, 1, rng()).tolist() == [[1]]
+
+
+@pytest.mark.parametrize("sessions", [2, 20, 21, 22, 41])
+def test_the_tail_of_a_draw_is_that_of_the_metrics_at_every_length(sessions: int):
+    r, _, rf = market(sessions)
+    found = session_metrics(r[None], rf[None])
+    for name in ("cvar", "sharpe", "annual_volatility"):
+        assert found[name][0] == pytest.approx(getattr(return_metrics(r, rf), name), rel=1e-9), name
+
+
+def test_what_is_constant_up_to_rounding_has_no_ratio_at_any_scale():
+    shift = rng().standard_normal((2, 200)) * 0.1
+    flat = session_metrics(shift + 0.001, shift)
+    assert np.isnan(flat["sharpe"]).all()
+    small = session_metrics(np.vstack([1e-9 * shift[:1], shift[1:]]), np.zeros((2, 200)))
+    np.testing.assert_allclose(small["sharpe"], session_metrics(shift, np.zeros((2, 200)))["sharpe"])
+    rising = session_metrics(np.full((1, 9), 0.01), np.zeros((1, 9)))
+    assert [math.isnan(rising[name][0]) for name in ("sortino", "calmar", "sharpe")] == [True] * 3
+    both = session_metrics(shift, np.zeros((2, 200)), np.zeros((2, 200)))
+    assert np.isnan(both["beta"]).all()
 
 
 def test_many_samples_at_once_have_the_metrics_of_each():
@@ -178,8 +205,10 @@ def test_nan_and_other_lengths_are_refused(where: str):
     with pytest.raises(DataError, match=f"{where} must be finite"):
         bootstrap_intervals(**arrays, indices=rows)
     arrays[where] = np.zeros(19)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="19"):
         bootstrap_intervals(**arrays, indices=rows)
+    with pytest.raises(DataError, match="baseline must be simple returns"):
+        bootstrap_intervals(np.zeros(20), 0.0, np.full(20, -2.0), rows)
     with pytest.raises(DataError, match=r"indices must have shape \(draws, 21\)"):
         bootstrap_intervals(np.zeros(21), 0.0, None, rows)
 
@@ -216,6 +245,9 @@ def test_the_volatility_ratio_and_its_bound():
     assert found.estimate == pytest.approx(y[mask].std(ddof=1) / x[mask].std(ddof=1))
     assert found.estimate < found.high < found.estimate * 1.1
     assert (found.low, found.level) == (None, 0.9)
+    again = rng()
+    draws = episode_indices(mask, block_length(y[mask], x[mask]), 2000, again)
+    assert found.high == pytest.approx(np.quantile(y[draws].std(axis=1) / x[draws].std(axis=1), 0.9), rel=1e-12)
     assert volatility_ratio(y, x, mask, rng(), level=0.99).high > found.high
     half = volatility_ratio(0.5 * x, x, mask, rng(), draws=100)
     assert (half.estimate, half.high) == (pytest.approx(0.5), pytest.approx(0.5))
@@ -236,6 +268,9 @@ def test_a_volatility_ratio_without_dispersion_is_none():
     assert volatility_ratio(y, x, np.zeros(50, dtype=bool), rng()) == none
     assert volatility_ratio(y, x, np.arange(50) == 3, rng()) == none
     assert volatility_ratio(y, np.zeros(50), np.ones(50, dtype=bool), rng()) == none
+    two = volatility_ratio(y, x, np.arange(50) < 2, rng())
+    assert two.estimate == pytest.approx(abs(y[1] - y[0]) / abs(x[1] - x[0]))
+    assert two.high is None  # a draw may hold one session twice
     single = volatility_ratio(y, x, np.arange(50) % 2 == 0, rng())
     assert single.high == pytest.approx(single.estimate)  # episodes of one session cannot be resampled
     with pytest.raises(DataError, match="candidate must be finite"):

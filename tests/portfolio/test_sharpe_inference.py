@@ -61,6 +61,8 @@ def test_psr_and_dsr_agree_with_skfolio(seed: int):
 def test_a_normal_record_without_skill_has_the_textbook_error():
     assert sharpe_standard_error(SharpeMoments(0.0, 101)) == pytest.approx(0.1)
     assert probabilistic_sharpe(SharpeMoments(0.0, 101)) == 0.5
+    assert sharpe_standard_error(SharpeMoments(0.0, 2)) == pytest.approx(1.0)
+    assert sharpe_standard_error(SharpeMoments(0.5, 101, -1.0, 7.0)) == pytest.approx(math.sqrt(1.875) / 10)
 
 
 def test_the_minimum_record_is_where_the_psr_reaches_the_confidence():
@@ -68,6 +70,7 @@ def test_the_minimum_record_is_where_the_psr_reaches_the_confidence():
     needed = minimum_track_record(moments, 0.01, 0.9)
     there = SharpeMoments(moments.sharpe, math.ceil(needed), moments.skew, moments.kurtosis)
     before = SharpeMoments(moments.sharpe, math.ceil(needed) - 1, moments.skew, moments.kurtosis)
+    assert minimum_track_record(moments, 0.01) == minimum_track_record(moments, 0.01, 0.95) > needed
     assert probabilistic_sharpe(before, 0.01) < 0.9 <= probabilistic_sharpe(there, 0.01)
 
 
@@ -78,7 +81,7 @@ def test_a_record_at_or_below_the_benchmark_never_becomes_long_enough():
 
 def test_one_trial_needs_no_deflation():
     moments = SharpeMoments(0.1, 300)
-    assert expected_maximum_sharpe(0.5, 1) == 0.0
+    assert expected_maximum_sharpe(0.5, 1) == expected_maximum_sharpe(0.0, 9) == 0.0
     assert deflated_sharpe(moments, 0.5, 1) == probabilistic_sharpe(moments)
 
 

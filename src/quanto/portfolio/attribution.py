@@ -104,7 +104,7 @@ def attribute(sessions: npt.ArrayLike, symbols: Sequence[str], nav_before: float
     days = np.asarray(sessions, dtype="datetime64[D]")
     values = same_length("nav", nav, len(days))
     checked = _checked(flows, len(days), len(symbols))
-    before = np.concatenate([[nav_before], values[:-1]]) if len(days) else values
+    before = np.append(nav_before, values)[:-1]
     _balanced(days, before, values, checked)
     shared = _shared_cost(days, checked)
     by_symbol = {

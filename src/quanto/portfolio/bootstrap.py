@@ -20,6 +20,7 @@ from quanto.portfolio.series import SESSIONS_PER_YEAR, BoolArray, FloatArray, fi
 IntArray = npt.NDArray[np.int64]
 
 SHORTEST_BLOCK = 5
+BLOCKS_AT_LEAST = 50
 TAIL = 0.05
 # Draws worked on at once: their sessions stay in the processor's cache.
 DRAWS_AT_ONCE = 64
@@ -51,10 +52,11 @@ def block_length(*series: npt.ArrayLike) -> float:
         array = finite(f"series {number}", values)
         if len(array) == 0:
             raise DataError(f"series {number} is empty; a block length needs sessions")
-        # The estimate needs autocovariances up to 3 sqrt(T) lags and some dispersion.
-        usable = len(array) >= 20 and not is_constant(array)
-        estimate = float(optimal_block_length(array)["stationary"].iloc[0]) if usable else SHORTEST_BLOCK
-        lengths.append(max(1.0, min(max(estimate, SHORTEST_BLOCK), len(array) / 50)))
+        cap = len(array) / BLOCKS_AT_LEAST
+        # Below the shortest block the cap decides alone; without dispersion there is nothing to estimate from.
+        estimated = cap > SHORTEST_BLOCK and not is_constant(array)
+        estimate = float(optimal_block_length(array)["stationary"].iloc[0]) if estimated else SHORTEST_BLOCK
+        lengths.append(max(1.0, min(max(estimate, SHORTEST_BLOCK), cap)))
     return max(lengths)
 
 

@@ -179,7 +179,7 @@ def moments(values: FloatArray) -> tuple[float | None, float | None]:
 
 def _relative(r: FloatArray, b: FloatArray, rf: FloatArray) -> dict[str, float | None]:
     """Return beta, alpha = A (mean(r-rf) - beta mean(b-rf)), information ratio and tracking error."""
-    beta = None if is_constant(b - rf) or len(r) < 2 else _number(empyrical.beta_aligned(r - rf, b - rf))
+    beta = _number(empyrical.beta_aligned(r - rf, b - rf))
     alpha = None if beta is None else _number(((r - rf).mean() - beta * (b - rf).mean()) * SESSIONS_PER_YEAR)
     return {"beta": beta, "alpha": alpha, "information_ratio": sharpe_ratio(r - b), "tracking_error": volatility(r - b)}
 

@@ -16,6 +16,7 @@ IntArray = npt.NDArray[np.int64]
 
 SPA_BLOCK = 5
 PBO_BLOCKS = 16
+MARKETS_AT_ONCE = 16
 
 
 def superior_ability(pseudo_alphas: npt.ArrayLike, indices: IntArray, block: float = SPA_BLOCK) -> FloatArray:
@@ -50,13 +51,15 @@ def superior_ability(pseudo_alphas: npt.ArrayLike, indices: IntArray, block: flo
         )
     counts = _draw_counts(indices)
     found = np.empty((n, trials))
-    for number, market in enumerate(markets):
-        means = market.mean(axis=1)
-        threshold = -np.sqrt(_stationary_variance(market, block) / sessions * 2 * np.log(np.log(sessions)))
+    for start in range(0, n, MARKETS_AT_ONCE):
+        rows = markets[start : start + MARKETS_AT_ONCE]
+        means = rows.mean(axis=2)
+        variance = _stationary_variance(rows.reshape(-1, sessions), block).reshape(means.shape)
         # A trial far below zero could not win and so is centred at zero instead of its own mean.
-        centre = np.where(means >= threshold, means, 0.0)
-        best = (market @ counts / sessions - centre[:, None]).max(axis=0)
-        found[number] = 1 - np.searchsorted(np.sort(best), means, side="right") / len(best)
+        centre = np.where(means >= -np.sqrt(variance / sessions * 2 * np.log(np.log(sessions))), means, 0.0)
+        drawn = (rows.reshape(-1, sessions) @ counts / sessions).reshape(*means.shape, -1)
+        best = (drawn - centre[:, :, None]).max(axis=1)
+        found[start : start + MARKETS_AT_ONCE] = (best[:, None, :] > means[:, :, None]).mean(axis=2)
     return found[0] if single else found
 
 
@@ -167,7 +170,7 @@ def _stationary_variance(x: FloatArray, block: float) -> FloatArray:
 def _sharpe(chosen: FloatArray, sums: FloatArray, squares: FloatArray, sizes: FloatArray) -> FloatArray:
     count = (chosen @ sizes)[:, None]
     mean = chosen @ sums / count
-    variance = (chosen @ squares / count - mean**2) * count / (count - 1)
+    variance = chosen @ squares / count - mean**2  # ddof 0: the factor is the same for all trials of a split
     # A variance below the rounding of its two terms is none.
     varies = variance > 1e-13 * (chosen @ squares / count)
     return np.where(varies, mean / np.sqrt(np.where(varies, variance, 1.0)), 0.0)

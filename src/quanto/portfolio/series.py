@@ -36,17 +36,17 @@ def finite(name: str, values: npt.ArrayLike, ndim: int = 1) -> FloatArray:
     return array
 
 
-def simple_returns(name: str, values: npt.ArrayLike, ndim: int = 1) -> FloatArray:
-    """Return simple period returns, each -1 (ruin) or more.
+def simple_returns(name: str, values: npt.ArrayLike) -> FloatArray:
+    """Return simple period returns, each -1 (ruin) or more. Shape (n_sessions,).
 
     Raises
     ------
     DataError
         If a value is NaN, infinite or below -1; names the first place.
     """
-    array = finite(name, values, ndim)
+    array = finite(name, values)
     if (array < -1).any():
-        place = tuple(np.argwhere(array < -1)[0].tolist())
+        place = int(np.flatnonzero(array < -1)[0])
         raise DataError(f"{name} must be simple returns of -1 or more; found {array[place]} at {place}: a book cannot lose more than all")
     return array
 
