@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from quanto.core.digest import JsonValue, digest_bytes, pretty_json
 from quanto.core.errors import DataError, MissingDataError
 
-ROW_GROUP_ROWS = 1 << 20
+# Small enough that a reader of a few sessions decodes little else, large enough to compress well.
+ROW_GROUP_ROWS = 1 << 17
 
 
 def data_root() -> Path:

@@ -20,20 +20,30 @@ class Verdicts:
 
     Attributes
     ----------
+    symbols
+        Sorted names.
     present
-        Symbol -> positions (in priority order) of the vendors that have any valid bar of it.
+        (n_vendors, n_symbols), vendors in priority order: the vendor has any valid bar of the symbol.
     refused
         (vendor position, symbol, year) -> reason, where a vendor may not fill gaps.
     """
 
-    present: dict[str, tuple[int, ...]]
+    symbols: tuple[str, ...]
+    present: BoolArray
     refused: dict[tuple[int, str, int], str] = field(default_factory=dict)
 
     def within(self, symbols: Sequence[str], year: int) -> Verdicts:
-        """Return the part that concerns one partition."""
-        names = set(symbols)
-        refused = {key: reason for key, reason in self.refused.items() if key[2] == year and key[1] in names}
-        return Verdicts({name: self.present[name] for name in symbols if name in self.present}, refused)
+        """Return the part that concerns one partition, for its symbols in their order."""
+        order = {name: column for column, name in enumerate(self.symbols)}
+        columns = np.array([order.get(name, -1) for name in symbols], dtype=np.int64)
+        padded = np.concatenate([self.present, np.zeros((len(self.present), 1), dtype=np.bool_)], axis=1)
+        wanted = set(symbols)
+        refused = {key: reason for key, reason in self.refused.items() if key[2] == year and key[1] in wanted}
+        return Verdicts(tuple(symbols), padded[:, columns], refused)
+
+    def same(self, other: Verdicts) -> bool:
+        """Return whether two parts say the same."""
+        return self.symbols == other.symbols and np.array_equal(self.present, other.present) and self.refused == other.refused
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def choose(
     method = np.zeros(axes.shape, dtype=np.int64)
     refused: list[tuple[int, str, BoolArray]] = []
     for order, cells in _orders(names, axes, sources):
-        leaders = _leaders(order, axes, verdicts)
+        leaders = _leaders(order, verdicts)
         left = valid & cells
         for rank, position in enumerate(order):
             candidate = left[position] & (vendor < 0)
@@ -151,11 +161,10 @@ def _orders(names: Sequence[str], axes: Axes, sources: DomainSources) -> list[tu
     return found
 
 
-def _leaders(order: Sequence[int], axes: Axes, verdicts: Verdicts) -> IntArray:
+def _leaders(order: Sequence[int], verdicts: Verdicts) -> IntArray:
     """Return per symbol the rank, within this order, of its leader: the first vendor that has any valid bar of it."""
-    ranks = {position: rank for rank, position in enumerate(order)}
-    found = [min((ranks[position] for position in verdicts.present.get(name, ())), default=len(order)) for name in axes.symbols]
-    return np.array(found, dtype=np.int64)
+    ordered = verdicts.present[list(order)]
+    return np.where(ordered.any(axis=0), ordered.argmax(axis=0), len(order))
 
 
 def _refused_cells(position: int, year: int, axes: Axes, verdicts: Verdicts) -> list[tuple[str, BoolArray]]:

@@ -200,8 +200,7 @@ def _tests(
     difference = case.value - case.chosen
     owed = np.abs(np.abs(difference) - payout[row, column]) <= 0.006  # half a cent, and the rounding of a sum
     close_agrees = difference_to(bar.fields["close"][row, column], chosen["close"][row, column]) <= config.tolerances.close
-    scale = np.maximum(mine.scale[np.maximum(mine.row[row, column], 0)], bar.scale[np.maximum(bar.row[row, column], 0)])
-    tick = np.where(case.chosen >= 1, _TICK, _SMALL_TICK) * np.maximum(scale, 1.0)
+    tick = np.maximum(_tick(case.chosen, mine, row, column), _tick(case.value, bar, row, column))
     never = np.zeros(len(row), dtype=np.bool_)
     stale = (_shifted(grid, row, column, -1) == case.value) ^ (_shifted(own, row, column, -1) == case.chosen)
     shifted = (np.abs(_shifted(own, row, column, -1) / case.value - 1) <= _SHIFT_MATCH) | (
@@ -219,6 +218,19 @@ def _tests(
         "open_auction": close_agrees & (np.abs(ratio - 1) <= _OPEN_RANGE) if case.field == "open" else never,
         "range_rules": close_agrees & (np.abs(ratio - 1) <= _HIGH_LOW_RANGE) if case.field in ("high", "low") else never,
     }
+
+
+def _tick(value: FloatArray, bar: VendorBars, row: IntArray, column: IntArray) -> FloatArray:
+    """Return one unit of the last digit that a vendor quotes, on the raw basis; at least a cent (1/100 cent below a dollar).
+
+    A vendor that rounds adjusted prices to cents is off by a cent times the factor; one that gives six digits is not.
+    """
+    scale = bar.scale[np.maximum(bar.row[row, column], 0)]
+    own = value / scale
+    digit = np.full(len(own), 1e-6)
+    for unit in (1e-4, 1e-2):
+        digit[np.abs(own / unit - np.round(own / unit)) < 1e-6 / unit] = unit
+    return np.maximum(1.01 * digit * scale, np.where(value >= 1, _TICK, _SMALL_TICK))
 
 
 def _shifted(grid: FloatArray, row: IntArray, column: IntArray, by: int) -> FloatArray:

@@ -49,8 +49,12 @@ def build_partition(task: BarsTask) -> BarsPart:
     first, last = task.partition.context()
     tables = [read_slice(file, first, last) for file in task.files]
     part = build_bars(task.partition, tables, task.verdicts, task.context)
+    target = task.folder / f"year={task.partition.year}" / task.partition.file
     if len(part.table):
-        write_table(task.folder / f"year={task.partition.year}" / task.partition.file, part.table)
+        write_table(target, part.table)
+    else:
+        # Built again under other verdicts, a partition may lose its last row.
+        target.unlink(missing_ok=True)
     return replace(part, table=part.table.slice(0, 0), rows=len(part.table))
 
 
@@ -69,7 +73,7 @@ def build_all_bars(
     tasks = [BarsTask(partition, tuple(files), verdicts, context, folder) for partition in partitions]
     parts = list(executor.map(build_partition, tasks))
     final = judge([part.measured for part in parts], config.fallback)
-    again = [i for i, part in enumerate(parts) if _concerns(part, verdicts) != _concerns(part, final)]
+    again = [i for i, part in enumerate(parts) if not _concerns(part, verdicts).same(_concerns(part, final))]
     for index, part in zip(again, executor.map(build_partition, [replace(tasks[i], verdicts=final) for i in again]), strict=True):
         parts[index] = part
     return parts
