@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fakes.execution_worlds import OPEN_LIMITS, World, navs, terms
 
 from quanto.execution.replay import Plan
 from quanto.portfolio.constraints import Limits
-from fakes.execution_worlds import OPEN_LIMITS, World, navs, terms
 
 TIGHT = Limits(max_weight=0.35, max_exposure=0.9, minimum_cash=0.05, max_turnover=0.4)
 

@@ -12,11 +12,12 @@ from quanto.env.tape import Tape
 from quanto.execution.book import Book
 from quanto.execution.brokers.sim import SimConfig, SimMarket
 from quanto.execution.compiler import OrderRules
-from quanto.execution.engine import Strategy, Terms
+from quanto.execution.desk import Terms
+from quanto.execution.engine import Strategy
 from quanto.execution.feed import Feed, price_age
 from quanto.execution.journal import Journal
+from quanto.execution.limits import RiskPolicy
 from quanto.execution.replay import Plan, replay
-from quanto.execution.risk import RiskPolicy
 from quanto.market.calendar import sessions_between
 from quanto.portfolio.constraints import Limits
 

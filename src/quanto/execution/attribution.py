@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from quanto.execution.brokers.sim import SimConfig
 from quanto.execution.compiler import OrderRules
-from quanto.execution.engine import Terms
+from quanto.execution.desk import Terms
+from quanto.execution.limits import RiskPolicy
 from quanto.execution.replay import Plan
-from quanto.execution.risk import RiskPolicy
 
 # Every cause, in the order in which it is added.
 CAUSES = ("rounding", "cash_in_lieu", "buying_power", "slippage", "fees", "partial_fills", "rejections", "denials", "halts", "late_data")

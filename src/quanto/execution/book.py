@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeAlias, cast
 
@@ -34,8 +33,8 @@ class Book:
         The events of the session in progress; None until they happened.
     orders
         Orders of the session in progress by client order id, in the order they were made.
-    halted
-        Why nothing may trade; "" if it may.
+    halted, due
+        Why nothing may trade, and why a halt must be journalled next; "" if there is no reason.
     """
 
     def __init__(self) -> None:
@@ -61,6 +60,7 @@ class Book:
         self.passed_at: list[datetime] = []
         self.reduce_only = False
         self.halted = ""
+        self.due = ""
         self.last_at = ""
 
     def apply(self, event: Entry) -> None:
@@ -76,6 +76,9 @@ class Book:
         except KeyError:
             raise ExecutionError(f"the journal holds an event of kind {event.get('kind')!r}, which this version does not know") from None
         handler(self, event)
+        halting = [_sentence(breach) for breach in event.get("breaches", ()) if breach["action"] == "halt"]
+        if halting and not self.halted:
+            self.due = "; ".join(halting)
         self.last_at = event.get("at", self.last_at)
 
     def order_named(self, broker_order_id: str) -> Order | None:
@@ -99,7 +102,7 @@ def _mark(book: Book, event: Entry) -> None:
     book.nav = event["nav"]
     book.peak = max(book.peak, book.nav)
     book.marked = event["session"]
-    book.reduce_only = event["reduce_only"]
+    book.reduce_only = event.get("reduce_only", False)
 
 
 def _begin(book: Book, event: Entry) -> None:
@@ -120,7 +123,7 @@ def _open(book: Book, event: Entry) -> None:
 
 def _quote(book: Book, event: Entry) -> None:
     book.quote = event
-    book.reduce_only = book.reduce_only or event["reduce_only"]
+    book.reduce_only = book.reduce_only or event.get("reduce_only", False)
 
 
 def _order(book: Book, event: Entry) -> None:
@@ -142,7 +145,7 @@ def _order(book: Book, event: Entry) -> None:
 def _update(book: Book, event: Entry) -> None:
     order = advance(book.orders[event["id"]], Event(event["event"]))
     if event.get("broker_id"):
-        order = replace(order, broker_order_id=event["broker_id"])
+        order = order._replace(broker_order_id=event["broker_id"])
         book.names[event["broker_id"]] = order.client_order_id
     book.orders[event["id"]] = order
 
@@ -165,11 +168,16 @@ def _end(book: Book, event: Entry) -> None:
 
 
 def _halt(book: Book, event: Entry) -> None:
-    book.halted = event["reason"]
+    book.halted, book.due = event["reason"], ""
 
 
 def _resume(book: Book, _event: Entry) -> None:
-    book.halted = ""
+    book.halted = book.due = ""
+
+
+def _sentence(breach: Entry) -> str:
+    found = "unknown" if breach["found"] is None else f"{breach['found']:.6g}"
+    return f"{breach['symbol']} {breach['check']} {found}, limit {breach['limit']:.6g} {breach['unit']}".strip()
 
 
 def _move(book: Book, symbol: str, shares: float) -> None:

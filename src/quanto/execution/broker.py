@@ -8,9 +8,8 @@ fills, each with an id of its own, never from an order's average price.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from quanto.core.errors import ExecutionError
 from quanto.execution.orders import Order, Side, Status
@@ -24,8 +23,7 @@ class BrokerRefusedError(BrokerError):
     """The broker refuses the account or the request for good (credentials, blocked account); asking again is useless."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerOrder:
+class BrokerOrder(NamedTuple):
     """An order as the broker has it."""
 
     broker_order_id: str
@@ -39,8 +37,7 @@ class BrokerOrder:
     replaced_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerFill:
+class BrokerFill(NamedTuple):
     """One execution: shares, USD per share, fee in USD; `fill_id` is unique for ever."""
 
     fill_id: str
@@ -52,8 +49,7 @@ class BrokerFill:
     fee: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """A change of the account that no order caused: interest, dividend, split, payout, cash in lieu, fee.
 
     `cash` in USD and `shares` are what was added (negative: taken).
@@ -66,15 +62,12 @@ class Flow:
     shares: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerAccount:
+class BrokerAccount(NamedTuple):
     """Cash in USD, shares by symbol (flat names left out), and why the account may not trade ("" if it may)."""
 
     cash: float
     positions: Mapping[str, float]
     blocked: str = ""
-    nav: float | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 class Broker(Protocol):

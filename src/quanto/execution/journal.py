@@ -24,6 +24,7 @@ Record: TypeAlias = dict[str, object]
 
 GENESIS = "0" * 64
 _OPEN, _MIDDLE, _CLOSE = b'{"body":', b',"hash":"', b'"}\n'
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _TAIL = len(_MIDDLE) + 64 + len(_CLOSE)
 
 
@@ -130,7 +131,7 @@ def encode(event: Mapping[str, object]) -> bytes:
         If it holds NaN, infinity or a type that JSON has not.
     """
     try:
-        return json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        return _ENCODER.encode(event).encode()
     except (TypeError, ValueError) as error:
         raise ExecutionError(f"an event of kind {event.get('kind')!r} cannot be journalled: {error}") from error
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
 
 from quanto.core.digest import digest_value
 from quanto.core.errors import ExecutionError
@@ -14,6 +14,8 @@ Side: TypeAlias = Literal["buy", "sell"]
 
 # Quantities are sums of doubles: a remainder below this fraction of the order is nothing left to fill.
 QUANTITY_TOLERANCE = 1e-9
+# Characters of a symbol that an order's name spells out.
+MAX_SYMBOL = 24
 
 
 class Status(StrEnum):
@@ -126,8 +128,7 @@ TRANSITIONS: dict[Status, dict[Event, Status]] = {
 FINAL: frozenset[Status] = frozenset(status for status, row in TRANSITIONS.items() if not row)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One order as it stands; every event makes a new value.
 
     Attributes
@@ -203,7 +204,7 @@ def advance(order: Order, event: Event) -> Order:
         raise ExecutionError(f"order {order.client_order_id}: {error}") from None
     if event in (Event.REFUSE_CANCEL, Event.REFUSE_REPLACE) and order.filled > 0:
         status = Status.PARTIALLY_FILLED  # it goes back to where it stood
-    return replace(order, status=status)
+    return order._replace(status=status)
 
 
 def fill(order: Order, quantity: float, price: float, fee: float = 0.0) -> Order:
@@ -227,14 +228,27 @@ def fill(order: Order, quantity: float, price: float, fee: float = 0.0) -> Order
         status = next_status(order.status, event)
     except ExecutionError as error:
         raise ExecutionError(f"order {order.client_order_id}: {error}") from None
-    return replace(order, status=status, filled=total, notional=order.notional + quantity * price, fees=order.fees + fee)
+    return order._replace(status=status, filled=total, notional=order.notional + quantity * price, fees=order.fees + fee)
 
 
 def client_order_id(experiment: str, session: date, symbol: str, side: Side, sequence: int) -> str:
     """Return the name of an order, a pure function of its arguments, at most 128 characters.
 
     The same decision asked twice gives the same name, so a broker that refuses a repeated name makes a repeated
-    submission harmless. The digest at the end keeps long or odd names apart.
+    submission harmless.
+
+    >>> client_order_id("e", date(2026, 1, 6), "ZZZ", "buy", 1)
+    'q-20260106-ZZZ-buy-1-9f3ab8d14b8d'
     """
-    tail = digest_value([experiment, session, symbol, side, sequence])[:12]
-    return f"q-{session:%Y%m%d}-{symbol[:24]}-{side}-{sequence}-{tail}"
+    return f"q-{session:%Y%m%d}-{_name(symbol)}-{side}-{sequence}-{_digest(experiment)}"
+
+
+@lru_cache(maxsize=64)
+def _digest(experiment: str) -> str:
+    return digest_value(experiment)[:12]
+
+
+@lru_cache(maxsize=100_000)
+def _name(symbol: str) -> str:
+    """Return a symbol as it may stand in an order's name: odd or long ones by their digest."""
+    return symbol if len(symbol) <= MAX_SYMBOL and symbol.isascii() and symbol.replace(".", "").isalnum() else digest_value(symbol)[:24]

@@ -10,7 +10,8 @@ from quanto.core.errors import DataError
 from quanto.execution.book import Book
 from quanto.execution.brokers.sim import SimBroker, SimConfig, SimMarket
 from quanto.execution.clock import SessionClock
-from quanto.execution.engine import SessionEngine, Strategy, Terms, read_book
+from quanto.execution.desk import Terms
+from quanto.execution.engine import SessionEngine, Strategy, read_book
 from quanto.execution.feed import Feed
 from quanto.execution.journal import Journal
 from quanto.execution.orders import Status

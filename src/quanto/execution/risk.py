@@ -1,4 +1,4 @@
-"""The risk policy: typed limits, and pure checks that return every breach. Unknown, missing and NaN are breaches.
+"""The risk checks: pure functions that return every breach. Unknown, missing and NaN are breaches.
 
 How an order passes: `judge` measures the order and the portfolio that it would leave (open purchases counted in full,
 open sales not at all) against every row of `CHECKS`. Without a breach it passes; where only limits of action `clip`
@@ -14,24 +14,20 @@ checks of data, duplicates, rate or halts, and it never flips a sign.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from quanto.core.config import Section
-from quanto.core.digest import digest_value
 from quanto.core.registry import Registry
+from quanto.execution.limits import RiskPolicy
+from quanto.execution.measures import TOLERANCE, Case, Snapshot, gap_loss, measure, ratio
 from quanto.execution.orders import Order, Side
 
 FloatArray = npt.NDArray[np.float64]
-
-# Measures are sums and quotients of doubles; a breach is more than this fraction of the limit (of 1 for small limits).
-TOLERANCE = 1e-9
 
 
 class Action(StrEnum):
@@ -43,68 +39,7 @@ class Action(StrEnum):
     HALT = "halt"
 
 
-class RiskPolicy(Section):
-    """Every limit of the account; each is enforced by a check, and a contradiction among them is refused at load."""
-
-    # The portfolio that an order would leave, at the prices of the decision.
-    max_gross_exposure: float = Field(gt=0, description="sum of absolute position values, fraction of NAV")
-    max_net_exposure: float = Field(gt=0, description="absolute sum of signed position values, fraction of NAV")
-    max_leverage: float = Field(ge=1, description="assets (long positions and cash) over NAV; 1 forbids borrowing")
-    max_name_weight: float = Field(gt=0, description="fraction of NAV")
-    max_positions: int = Field(ge=1)
-    minimum_cash: float = Field(ge=0, lt=1, description="fraction of NAV, after costs and the worst-case slippage")
-    max_beta: float = Field(gt=0, description="absolute sum of weight times beta")
-    gap_market_shock: float = Field(ge=0, le=1, description="overnight fall of the market in the gap scenario")
-    gap_name_shock: float = Field(ge=0, le=1, description="fall of the largest position by itself, on top")
-    max_gap_loss: float = Field(gt=0, description="loss in the gap scenario, fraction of NAV")
-    exit_volume_share: float = Field(gt=0, le=1, description="share of the average daily volume that an exit may take")
-    max_days_to_exit: float = Field(gt=0, description="sessions to leave a position at that share")
-    # Each order.
-    max_order_notional_usd: float = Field(gt=0)
-    max_order_volume_share: float = Field(gt=0, description="order value over average daily traded value")
-    max_turnover: float = Field(gt=0, description="one-way per session, fraction of NAV")
-    max_orders_per_minute: int = Field(ge=1)
-    price_collar: float = Field(gt=0, description="distance from the last known price, fraction")
-    restricted: tuple[str, ...] = Field(description="symbols in which no order is allowed")
-    # What the decision knew.
-    max_price_age_sessions: int = Field(ge=0, description="sessions since the last bar at the decision")
-    max_missing_share: float = Field(ge=0, le=1, description="share of the universe without a bar in the deciding session")
-    max_policy_age_sessions: int = Field(ge=1, description="sessions since the policy's training ended")
-    beta_sessions: int = Field(ge=20, description="sessions of returns that a beta is estimated from")
-    # The account.
-    reduce_only_daily_loss: float = Field(gt=0, le=1)
-    halt_daily_loss: float = Field(gt=0, le=1)
-    reduce_only_drawdown: float = Field(gt=0, le=1)
-    halt_drawdown: float = Field(gt=0, le=1)
-    # Reconciliation with the broker; beyond these the engine halts.
-    position_tolerance_shares: float = Field(ge=0)
-    cash_tolerance_usd: float = Field(ge=0)
-    nav_tolerance: float = Field(ge=0, lt=1, description="fraction of NAV")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        faults: list[str] = []
-        if self.max_name_weight > self.max_gross_exposure:
-            faults.append(f"max_name_weight {self.max_name_weight} could never bind: max_gross_exposure is {self.max_gross_exposure}")
-        if self.max_net_exposure > self.max_gross_exposure:
-            faults.append(f"max_net_exposure {self.max_net_exposure} could never bind: max_gross_exposure is {self.max_gross_exposure}")
-        if self.reduce_only_daily_loss > self.halt_daily_loss:
-            faults.append(f"reduce_only_daily_loss {self.reduce_only_daily_loss} is above halt_daily_loss {self.halt_daily_loss}")
-        if self.reduce_only_drawdown > self.halt_drawdown:
-            faults.append(f"reduce_only_drawdown {self.reduce_only_drawdown} is above halt_drawdown {self.halt_drawdown}")
-        if len(set(self.restricted)) != len(self.restricted):
-            faults.append(f"restricted names a symbol twice: {list(self.restricted)}")
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
-
-    def digest(self) -> str:
-        """Return the digest of all limits; the promotion statement carries it."""
-        return digest_value(self.model_dump(mode="json"))
-
-
-@dataclass(frozen=True, slots=True)
-class Breach:
+class Breach(NamedTuple):
     """One limit that is broken: what was found, what the limit is, in which unit; `found` may be NaN (unknown)."""
 
     check: str
@@ -126,99 +61,8 @@ class Breach:
             "limit": self.limit,
             "unit": self.unit,
             "action": str(self.action),
+            "symbol": self.symbol,
         }
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What is known when orders of a session are judged; arrays have shape (n_symbols,), NaN where unknown.
-
-    Attributes
-    ----------
-    symbols
-        Symbol to index.
-    reference
-        USD: last known close, converted for the splits of the session traded. Exposure is measured at it.
-    price
-        USD: the price now: the reference before the open, the opening price after it.
-    price_age
-        Sessions since the last bar at the decision; 0 is a bar in the deciding session.
-    adv_usd, beta
-        Average daily traded value, and beta to the market.
-    shares, open_purchases, open_sales
-        Held, and still open in orders; shares, not negative.
-    cash
-        USD in hand and spendable: proceeds of open sales are no part of it.
-    nav, nav_now
-        USD: at the close of the decision (exposure), and at `price` (cash floor).
-    traded_usd
-        Value of this session's orders that were passed, at the reference.
-    cost_rate, impact
-        What a purchase may take on top: a fraction for costs and the worst-case slippage, and an impact of shape
-        (n_symbols,) that grows with the root of its value (see `env.tape.Tape`).
-    orders_last_minute
-        Orders passed within the last 60 seconds.
-    missing_share
-        Share of the universe without a bar in the deciding session.
-    """
-
-    symbols: Mapping[str, int]
-    reference: FloatArray
-    price: FloatArray
-    price_age: FloatArray
-    adv_usd: FloatArray
-    beta: FloatArray
-    shares: FloatArray
-    open_purchases: FloatArray
-    open_sales: FloatArray
-    cash: float
-    nav: float
-    nav_now: float
-    traded_usd: float
-    cost_rate: float
-    impact: FloatArray
-    orders_last_minute: int
-    missing_share: float
-    policy_age_sessions: float
-    reduce_only: bool = False
-    halted: bool = False
-
-    def after(self, order: Order) -> Snapshot:
-        """Return the snapshot in which `order` is open: counted as exposure, as turnover and against the rate."""
-        index = self.symbols[order.symbol]
-        opened = (self.open_purchases if order.side == "buy" else self.open_sales).copy()
-        opened[index] += order.quantity
-        name = "open_purchases" if order.side == "buy" else "open_sales"
-        traded = self.traded_usd + order.quantity * float(self.reference[index])
-        return replace(self, **{name: opened}, traded_usd=traded, orders_last_minute=self.orders_last_minute + 1)  # type: ignore[arg-type]  # one name of two
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """An order and the portfolio it would leave, measured; everything a check may look at."""
-
-    policy: RiskPolicy
-    symbol: str
-    known: bool
-    quantity: float
-    reduces: bool
-    duplicate: bool
-    short_shares: float
-    notional: float
-    adv: float
-    collar: float
-    price_age: float
-    turnover: float
-    gross: float
-    net: float
-    leverage: float
-    name_weight: float
-    days_to_exit: float
-    positions: float
-    cash: float
-    beta: float
-    gap_loss: float
-    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,26 +128,26 @@ CHECKS: Registry[Check] = Registry(
         lambda p: float(p.max_policy_age_sessions),
     ),
     Check("order_notional", "USD", Action.CLIP, False, lambda c: c.notional, lambda p: p.max_order_notional_usd),
-    Check(
-        "order_volume_share", "fraction of ADV", Action.CLIP, False, lambda c: ratio(c.notional, c.adv), lambda p: p.max_order_volume_share
-    ),
+    Check("order_volume_share", "fraction of ADV", Action.CLIP, False, lambda c: c.volume_share, lambda p: p.max_order_volume_share),
     # A reduction is spared these.
     Check("reduce_only", "flag", Action.DENY, True, lambda c: float(c.snapshot.reduce_only), _nothing),
     Check("turnover", "fraction of NAV, one-way", Action.CLIP, True, lambda c: c.turnover, lambda p: p.max_turnover),
     Check("gross_exposure", "fraction of NAV", Action.CLIP, True, lambda c: c.gross, lambda p: p.max_gross_exposure),
-    Check("net_exposure", "fraction of NAV", Action.CLIP, True, lambda c: abs(c.net), lambda p: p.max_net_exposure),
+    Check("net_exposure", "fraction of NAV", Action.CLIP, True, lambda c: c.net, lambda p: p.max_net_exposure),
     Check("leverage", "assets over NAV", Action.CLIP, True, lambda c: c.leverage, lambda p: p.max_leverage),
     Check("name_weight", "fraction of NAV", Action.CLIP, True, lambda c: c.name_weight, lambda p: p.max_name_weight),
     Check("positions", "names", Action.DENY, True, lambda c: c.positions, lambda p: float(p.max_positions)),
     Check("cash", "fraction of NAV", Action.CLIP, True, lambda c: c.cash, lambda p: p.minimum_cash, at_least=True),
-    Check("beta", "market exposure, fraction of NAV", Action.CLIP, True, lambda c: abs(c.beta), lambda p: p.max_beta),
+    Check("beta", "market exposure, fraction of NAV", Action.CLIP, True, lambda c: c.beta, lambda p: p.max_beta),
     Check("gap_loss", "fraction of NAV", Action.CLIP, True, lambda c: c.gap_loss, lambda p: p.max_gap_loss),
     Check("days_to_exit", "sessions", Action.CLIP, True, lambda c: c.days_to_exit, lambda p: p.max_days_to_exit),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+_ROWS = tuple(CHECKS.values())
+
+
+class Verdict(NamedTuple):
     """What becomes of an order: the quantity that passes (0: denied), and every breach of what was asked."""
 
     quantity: float
@@ -330,11 +174,12 @@ def order_breaches(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_i
     """
     case = measure(order, snapshot, policy, order.client_order_id in known_ids)
     found: list[Breach] = []
-    for check in CHECKS.values():
+    for check in _ROWS:
         if check.spares_reductions and case.reduces:
             continue
         value, limit = check.found(case), check.limit(policy)
-        if not keeps(value, limit, check.at_least):
+        # Written so that NaN is a breach.
+        if not (value >= limit - TOLERANCE if check.at_least else value <= limit + TOLERANCE * max(1.0, limit)):
             found.append(Breach(check.name, value, limit, check.unit, check.action, order.symbol))
     return found
 
@@ -354,7 +199,7 @@ def judge(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_ids: Colle
         return Verdict(0.0, tuple(breaches))
 
     def passes(quantity: float) -> bool:
-        return not order_breaches(replace(order, quantity=quantity), snapshot, policy, known_ids)
+        return not order_breaches(order._replace(quantity=quantity), snapshot, policy, known_ids)
 
     low, high = 0.0, order.quantity
     for _ in range(60):  # each measure grows with the quantity, so the border can be halved down to
@@ -398,14 +243,16 @@ def portfolio_breaches(
     nav = float(values.sum()) + cash
     weights = values / nav if nav > 0 else np.full(len(values), np.nan)
     held = values != 0
+    swings = np.where(held, weights * beta, 0.0)
+    largest = float(np.abs(weights).max(initial=0.0))
     days = np.where(held, np.abs(values) / np.where(adv_usd > 0, adv_usd * policy.exit_volume_share, np.nan), 0.0)
     rows = [
         ("gross_exposure", float(np.abs(weights).sum()), policy.max_gross_exposure, "fraction of NAV"),
         ("net_exposure", abs(float(weights.sum())), policy.max_net_exposure, "fraction of NAV"),
         ("leverage", ratio(float(values[values > 0].sum()) + max(cash, 0.0), nav), policy.max_leverage, "assets over NAV"),
         ("positions", float(held.sum()), float(policy.max_positions), "names"),
-        ("beta", abs(_weighted(weights, beta)), policy.max_beta, "market exposure, fraction of NAV"),
-        ("gap_loss", _gap_loss(weights, beta, policy), policy.max_gap_loss, "fraction of NAV"),
+        ("beta", abs(float(swings.sum())), policy.max_beta, "market exposure, fraction of NAV"),
+        ("gap_loss", gap_loss(float(np.abs(swings).sum()), largest, policy), policy.max_gap_loss, "fraction of NAV"),
     ]
     found = [Breach(name, value, limit, unit, Action.CLIP) for name, value, limit, unit in rows if not keeps(value, limit)]
     if not keeps(ratio(cash, nav), policy.minimum_cash, at_least=True):
@@ -431,79 +278,7 @@ def fill_breaches(side: Side, price: float, reference: float, policy: RiskPolicy
     return [Breach("price_collar", worse, policy.price_collar, "fraction of the last known price", Action.HALT, symbol)]
 
 
-def measure(order: Order, snapshot: Snapshot, policy: RiskPolicy, duplicate: bool = False) -> Case:
-    """Return the order and the portfolio it would leave, measured; what is unknown is NaN, which every check refuses."""
-    index = snapshot.symbols.get(order.symbol, -1)
-    known = index >= 0
-    valid = known and 0.0 < order.quantity < math.inf
-    quantity = order.quantity if valid else math.nan
-    reference, price = (float(snapshot.reference[index]), float(snapshot.price[index])) if known else (math.nan, math.nan)
-    held = float(snapshot.shares[index] - snapshot.open_sales[index]) if known else math.nan
-    selling = order.side == "sell"
-    short = max(0.0, quantity - held) if selling and valid else (0.0 if valid else math.nan)
-    notional = quantity * reference
-    purchases = snapshot.open_purchases
-    if known and not selling:
-        purchases = purchases.copy()
-        purchases[index] += quantity
-    # A name that is neither held nor bought needs no price.
-    exposed = snapshot.shares + purchases
-    values = np.where(exposed != 0, exposed * snapshot.reference, 0.0)
-    nav = snapshot.nav if snapshot.nav > 0 else math.nan
-    weights = values / nav
-    adv = float(snapshot.adv_usd[index]) if known else math.nan
-    bought = np.where(purchases != 0, purchases * snapshot.price, 0.0)
-    spent = bought * (1.0 + snapshot.cost_rate + snapshot.impact * np.sqrt(np.abs(bought)))
-    cash = snapshot.cash - float(spent.sum())
-    now = np.where(exposed != 0, exposed * snapshot.price, 0.0)
-    name_value = abs(float(values[index])) if known else math.nan
-    return Case(
-        policy=policy,
-        symbol=order.symbol,
-        known=known,
-        quantity=quantity,
-        reduces=selling and short <= _slack(held),
-        duplicate=duplicate,
-        short_shares=0.0 if selling and short <= _slack(held) else short,
-        notional=notional,
-        adv=adv,
-        collar=abs(ratio(price - reference, reference)),
-        price_age=float(snapshot.price_age[index]) if known else math.nan,
-        turnover=0.5 * (snapshot.traded_usd + notional) / nav,
-        gross=float(np.abs(weights).sum()),
-        net=float(weights.sum()),
-        leverage=ratio(float(now[now > 0].sum()) + max(cash, 0.0), snapshot.nav_now),
-        name_weight=name_value / nav,
-        days_to_exit=ratio(name_value, adv * policy.exit_volume_share),
-        positions=float(np.count_nonzero(values)),
-        cash=ratio(cash, snapshot.nav_now),
-        beta=_weighted(weights, snapshot.beta),
-        gap_loss=_gap_loss(weights, snapshot.beta, policy),
-        snapshot=snapshot,
-    )
-
-
 def keeps(found: float, limit: float, at_least: bool = False) -> bool:
     """Return whether a measure keeps a limit, up to rounding; NaN never does."""
     slack = TOLERANCE * max(1.0, abs(limit))
     return found >= limit - slack if at_least else found <= limit + slack
-
-
-def ratio(value: float, by: float) -> float:
-    """Return value / by, NaN where the divisor is not positive: an unknown size is a breach, not a zero."""
-    return value / by if by > 0.0 else math.nan
-
-
-def _slack(held: float) -> float:
-    return TOLERANCE * max(1.0, abs(held))
-
-
-def _weighted(weights: FloatArray, beta: FloatArray) -> float:
-    return float(np.where(weights != 0, weights * beta, 0.0).sum())
-
-
-def _gap_loss(weights: FloatArray, beta: FloatArray, policy: RiskPolicy) -> float:
-    """Return the loss when the market gaps by its shock times each beta, and the largest position by its own on top."""
-    market = np.where(weights != 0, np.abs(weights * beta), 0.0).sum()
-    largest = np.abs(weights).max(initial=0.0)
-    return float(policy.gap_market_shock * market + policy.gap_name_shock * largest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -114,7 +114,7 @@ class SimBroker:
             status=Status.ACCEPTED,
         )
         reason = self._reject_reason(order)
-        answer = replace(accepted, status=Status.REJECTED, message=reason) if reason else self._match(order, accepted)
+        answer = accepted._replace(status=Status.REJECTED, message=reason) if reason else self._match(order, accepted)
         self._orders[order.client_order_id] = answer
         # The answer to a submission never says that it filled: that is learned by asking.
         return answer if reason else accepted
@@ -125,7 +125,7 @@ class SimBroker:
     def cancel(self, broker_order_id: str) -> None:
         order = self._named(broker_order_id)
         if order.status in (Status.ACCEPTED, Status.PARTIALLY_FILLED):
-            self._orders[order.client_order_id] = replace(order, status=Status.CANCELED)
+            self._orders[order.client_order_id] = order._replace(status=Status.CANCELED)
 
     def replace(self, broker_order_id: str, order: Order) -> BrokerOrder:
         old = self._named(broker_order_id)
@@ -133,7 +133,7 @@ class SimBroker:
             raise ExecutionError(f"order {old.client_order_id} is {old.status} and cannot be replaced")
         new = self.submit(order)
         if new.status != Status.REJECTED:
-            self._orders[old.client_order_id] = replace(old, status=Status.REPLACED, replaced_by=new.broker_order_id)
+            self._orders[old.client_order_id] = old._replace(status=Status.REPLACED, replaced_by=new.broker_order_id)
         return new
 
     def open_orders(self) -> tuple[BrokerOrder, ...]:
@@ -205,7 +205,7 @@ class SimBroker:
         rate = float(tape.linear_cost[row]) + float(tape.impact[row, index]) * math.sqrt(value) + self._config.fee_bps * BPS
         fee = value * rate
         if order.side == "buy" and value + fee > self._cash + CASH_SLACK * (value + abs(self._cash)):
-            return replace(accepted, status=Status.REJECTED, message=f"insufficient buying power: {value + fee:.2f} of {self._cash:.2f}")
+            return accepted._replace(status=Status.REJECTED, message=f"insufficient buying power: {value + fee:.2f} of {self._cash:.2f}")
         held = self._shares.get(order.symbol, 0.0) + order.sign * quantity
         if held == 0.0 or abs(held) < CASH_SLACK * quantity:
             self._shares.pop(order.symbol, None)
@@ -216,7 +216,7 @@ class SimBroker:
             BrokerFill(f"{order.client_order_id}.1", accepted.broker_order_id, order.symbol, order.side, quantity, price, fee)
         )
         status = Status.FILLED if quantity == order.quantity else Status.PARTIALLY_FILLED
-        return replace(accepted, filled=quantity, status=status)
+        return accepted._replace(filled=quantity, status=status)
 
     def _volume_limit(self, quantity: float, row: int, index: int) -> float:
         share = self._config.volume_share

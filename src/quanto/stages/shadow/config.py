@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from quanto.core.config import Section
 from quanto.execution.brokers.sim import SimConfig
 from quanto.execution.compiler import OrderRules
-from quanto.execution.risk import RiskPolicy
+from quanto.execution.limits import RiskPolicy
 from quanto.market.split import SplitConfig
 from quanto.portfolio.constraints import ConstraintConfig
 from quanto.portfolio.costs import CostConfig

@@ -14,7 +14,8 @@ from quanto.env.simulation import Simulation, simulate
 from quanto.execution.attribution import Setting, attribute
 from quanto.execution.book import Book, Entry
 from quanto.execution.brokers.sim import SimMarket
-from quanto.execution.engine import Strategy, Terms
+from quanto.execution.desk import Terms
+from quanto.execution.engine import Strategy
 from quanto.execution.evidence import SessionRow, session_rows, summarise
 from quanto.execution.feed import Feed, build_feed
 from quanto.execution.journal import Journal

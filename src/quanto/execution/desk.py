@@ -1,0 +1,272 @@
+"""The order desk: judges, journals, sends and follows the orders of a session, each step only if it was not done before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from quanto.core.errors import ExecutionError
+from quanto.execution.book import Entry
+from quanto.execution.broker import Broker, BrokerFill
+from quanto.execution.compiler import OrderRules, Sizing, compile_purchases, compile_sales, wanted_shares
+from quanto.execution.feed import Feed
+from quanto.execution.limits import RiskPolicy
+from quanto.execution.measures import Snapshot
+from quanto.execution.orders import QUANTITY_TOLERANCE, Event, Order, Side, Status
+from quanto.execution.recorder import Recorder
+from quanto.execution.risk import fill_breaches, judge
+from quanto.portfolio.constraints import Limits
+from quanto.portfolio.costs import BPS
+
+FloatArray = npt.NDArray[np.float64]
+
+# What a broker says of an order, as the event that leads there.
+_EVENT_OF: dict[Status, Event] = {
+    Status.CANCELED: Event.CANCEL,
+    Status.EXPIRED: Event.EXPIRE,
+    Status.REJECTED: Event.REJECT,
+    Status.REPLACED: Event.REPLACE,
+    Status.DONE_FOR_DAY: Event.END_DAY,
+}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The rules of the account: limits on targets, how orders are made, and the risk policy."""
+
+    limits: Limits
+    rules: OrderRules
+    risk: RiskPolicy
+
+
+SIDES: tuple[Side, Side] = ("sell", "buy")
+
+
+class Desk:
+    """Trades one side of a session at a time."""
+
+    def __init__(self, feed: Feed, broker: Broker, terms: Terms, recorder: Recorder, experiment: str, policy_age: FloatArray) -> None:
+        self._feed = feed
+        self._broker = broker
+        self._terms = terms
+        self._recorder = recorder
+        self._experiment = experiment
+        self._policy_age = policy_age
+        self._columns = {symbol: index for index, symbol in enumerate(feed.symbols)}
+
+    def trade(self, t: int, side: Side) -> None:
+        """Judge and journal the orders of one side, make them durable, send them, and see them to their end."""
+        book = self._recorder.book
+        made = {order.client_order_id for order in book.orders.values() if order.side == side}
+        compiled = [] if self._all_made(side) else self._compile(t, side)
+        if compiled or made:
+            snapshot = self._snapshot(t)
+            for order in compiled:
+                if order.client_order_id in made:
+                    continue
+                snapshot = self._judge(order, snapshot)
+            self._recorder.sync()
+            self._send(side)
+            self._collect(t, side)
+
+    def _all_made(self, side: Side) -> bool:
+        """Return whether every order of this side was made: one has left, or the session has gone on to purchases."""
+        book = self._recorder.book
+        if side == "sell" and book.quote is not None:
+            return True
+        return any(order.side == side and order.status not in (Status.PENDING_SUBMIT, Status.DENIED) for order in book.orders.values())
+
+    def _compile(self, t: int, side: Side) -> list[Order]:
+        feed, book, terms = self._feed, self._recorder.book, self._terms
+        if book.decision is None or book.decision["kind"] != "decision":
+            raise ExecutionError(f"session {book.session} has no decision to trade")
+        held = share_vector(self._columns, self._held_before(side))
+        targets = np.array([book.decision["targets"][symbol] for symbol in feed.symbols])
+        wanted = wanted_shares(targets, book.nav, feed.close[t], feed.split[t + 1], held)
+        reference = feed.close[t] / feed.split[t + 1]
+        sizing = Sizing(self._experiment, feed.day(t + 1), feed.symbols, wanted, held, reference, book.nav, terms.risk.price_collar)
+        if side == "sell":
+            return compile_sales(sizing, terms.rules)
+        assert book.quote is not None  # noqa: S101  # run_session quotes before it buys
+        prices = np.array([math.nan if price is None else price for price in (book.quote["prices"][symbol] for symbol in feed.symbols)])
+        spendable = self._spendable() - terms.limits.minimum_cash * book.quote["nav"]
+        return compile_purchases(sizing, terms.rules, prices, spendable, float(feed.linear_cost[t + 1]), feed.impact[t + 1])
+
+    def _held_before(self, side: Side) -> dict[str, float]:
+        """Return the holdings from which orders of a side are compiled: before any of that side filled."""
+        shares = dict(self._recorder.book.shares)
+        for order in self._recorder.book.orders.values():
+            if order.side == side and order.filled > 0:
+                shares[order.symbol] = shares.get(order.symbol, 0.0) - order.sign * order.filled
+        return shares
+
+    def _spendable(self) -> float:
+        """Return the cash that purchases may use, before any of them filled, USD."""
+        book = self._recorder.book
+        spent = sum(order.notional + order.fees for order in book.orders.values() if order.side == "buy")
+        unsettled = 0.0 if self._terms.rules.unsettled_proceeds == "usable" else book.proceeds
+        return book.cash + spent - unsettled
+
+    def _snapshot(self, t: int) -> Snapshot:
+        feed, book, terms = self._feed, self._recorder.book, self._terms
+        reference = np.where(feed.close[t] > 0, feed.close[t] / feed.split[t + 1], np.nan)
+        price, nav_now, reduce_only = reference, book.nav, book.reduce_only
+        if book.quote is not None:
+            price = np.array([math.nan if value is None else value for value in (book.quote["prices"][symbol] for symbol in feed.symbols)])
+            nav_now = book.quote["nav"]
+        open_side = {"buy": [0.0] * len(feed.symbols), "sell": [0.0] * len(feed.symbols)}
+        for order in book.open_orders():
+            open_side[order.side][self._columns[order.symbol]] += order.remaining
+        unsettled = 0.0 if terms.rules.unsettled_proceeds == "usable" else book.proceeds
+        return Snapshot(
+            symbols=self._columns,
+            reference=reference.tolist(),
+            price=price.tolist(),
+            price_age=feed.price_age[t].tolist(),
+            adv_usd=feed.adv_usd[t].tolist(),
+            beta=feed.beta[t].tolist(),
+            shares=share_vector(self._columns, book.shares).tolist(),
+            open_purchases=open_side["buy"],
+            open_sales=open_side["sell"],
+            cash=book.cash - unsettled,
+            nav=book.nav,
+            nav_now=nav_now,
+            traded_usd=book.traded,
+            cost_rate=float(feed.linear_cost[t + 1]) + terms.rules.worst_case_slippage_bps * BPS,
+            impact=feed.impact[t + 1].tolist(),
+            orders_last_minute=self._passed_last_minute(),
+            missing_share=float(feed.missing_share[t]),
+            policy_age_sessions=float(self._policy_age[t]),
+            reduce_only=reduce_only,
+            halted=bool(book.halted),
+        ).summed()
+
+    def _judge(self, order: Order, snapshot: Snapshot) -> Snapshot:
+        """Journal the verdict on one order; return the snapshot that counts it as open."""
+        snapshot = self._pace(snapshot)
+        verdict = judge(order, snapshot, self._terms.risk, self._recorder.book.orders.keys(), self._terms.rules.lot)
+        self._recorder.emit(
+            {
+                "kind": "order",
+                "id": order.client_order_id,
+                "symbol": order.symbol,
+                "side": order.side,
+                "asked": order.quantity,
+                "quantity": verdict.quantity,
+                "limit": order.limit_price,
+                "reference": order.reference_price if math.isfinite(order.reference_price) else None,
+                "breaches": [breach.record() for breach in verdict.breaches],
+            }
+        )
+        return snapshot if verdict.denied else snapshot.after(order._replace(quantity=verdict.quantity))
+
+    def _pace(self, snapshot: Snapshot) -> Snapshot:
+        """Wait where one order more would be too many for this minute; the check behind it stays."""
+        if snapshot.orders_last_minute < self._terms.risk.max_orders_per_minute:
+            return snapshot
+        self._recorder.clock.sleep(60.0)
+        return snapshot._replace(orders_last_minute=self._passed_last_minute())
+
+    def _passed_last_minute(self) -> int:
+        since = self._recorder.clock.now() - timedelta(seconds=60)
+        return sum(moment > since for moment in self._recorder.book.passed_at)
+
+    def _send(self, side: Side) -> None:
+        for order in self._recorder.book.open_orders():
+            if order.side == side and order.status == Status.PENDING_SUBMIT:
+                if self._recorder.stopped():
+                    return
+                answer = self._broker.submit(order)
+                event = Event.REJECT if answer.status == Status.REJECTED else Event.ACCEPT
+                self._update(order, event, answer.broker_order_id, answer.message)
+
+    def wind_down(self, t: int) -> None:
+        """See every order that is still open to its end: after a halt, a kill, or a restart into either."""
+        for order in self._recorder.book.open_orders():
+            if order.status == Status.PENDING_SUBMIT:
+                found = self._broker.find(order.client_order_id)
+                if found is None:
+                    self._update(order, Event.CANCEL, message="never sent")
+                else:
+                    self._update(order, Event.ACCEPT, found.broker_order_id)
+        for side in SIDES:
+            self._collect(t, side)
+
+    def _collect(self, t: int, side: Side) -> None:
+        """Take fills until the side's orders are final, then cancel what is left.
+
+        Raises
+        ------
+        ExecutionError
+            If an order is still open after its cancel was asked for and waited for: run the session again later.
+        """
+        for cancelling in (False, True):
+            if cancelling:
+                self._request_cancels(side)
+            while self._take_news(t, side) and self._broker.wait():
+                pass
+        still = [order.client_order_id for order in self._recorder.book.open_orders() if order.side == side]
+        if still:
+            self._recorder.sync()
+            raise ExecutionError(f"orders are still open at the broker after their cancel: {', '.join(still)}; run the session again")
+
+    def _take_news(self, t: int, side: Side) -> bool:
+        """Journal new fills and changes of status; return whether orders of the side are still open."""
+        if not self._open_of(side):
+            return False
+        for execution in self._broker.fills(self._feed.day(t + 1)):
+            if execution.fill_id not in self._recorder.book.fills:
+                self._take_fill(execution)
+        for order in self._open_of(side):
+            found = self._broker.find(order.client_order_id)
+            # An order ends only when the ledger shows every share that the broker says was filled.
+            if found is not None and found.status in _EVENT_OF and found.filled <= order.filled * (1 + 1e-9) + 1e-12:
+                self._update(order, _EVENT_OF[found.status], message=found.message)
+        return bool(self._open_of(side))
+
+    def _open_of(self, side: Side) -> list[Order]:
+        return [order for order in self._recorder.book.open_orders() if order.side == side and order.status != Status.DONE_FOR_DAY]
+
+    def _take_fill(self, execution: BrokerFill) -> None:
+        """Journal an execution; one that no order of ours allows halts, and the reconciliation shows what it did."""
+        order = self._recorder.book.order_named(execution.broker_order_id)
+        what = f"{execution.side} {execution.quantity} {execution.symbol} at {execution.price} ({execution.fill_id})"
+        if order is None or order.final or (order.symbol, order.side) != (execution.symbol, execution.side):
+            self._recorder.halt(f"the broker filled {what}, which no open order of this journal asked for")
+            return
+        if order.filled + execution.quantity > order.quantity + QUANTITY_TOLERANCE * max(1.0, order.quantity):
+            self._recorder.halt(f"the broker filled {what}, more than the {order.quantity} that {order.client_order_id} asked for")
+            return
+        event: Entry = {"kind": "fill", "id": order.client_order_id, "fill_id": execution.fill_id}
+        event |= {"quantity": execution.quantity, "price": execution.price, "fee": execution.fee}
+        breaches = fill_breaches(order.side, execution.price, order.reference_price, self._terms.risk, order.symbol)
+        self._recorder.emit_checked(event, breaches)
+
+    def _request_cancels(self, side: Side) -> None:
+        for order in self._open_of(side):
+            if order.status != Status.PENDING_CANCEL:
+                self._update(order, Event.REQUEST_CANCEL)
+            self._broker.cancel(order.broker_order_id)
+
+    def _update(self, order: Order, event: Event, broker_id: str = "", message: str = "") -> None:
+        entry: Entry = {"kind": "update", "id": order.client_order_id, "event": str(event)}
+        if broker_id:
+            entry["broker_id"] = broker_id
+        if message:
+            entry["message"] = message
+        self._recorder.emit(entry)
+
+
+def share_vector(columns: Mapping[str, int], shares: Mapping[str, float]) -> FloatArray:
+    """Return holdings by symbol as an array over the columns; symbols without a column are left out."""
+    vector = np.zeros(len(columns))
+    for symbol, held in shares.items():
+        index = columns.get(symbol)
+        if index is not None:
+            vector[index] = held
+    return vector
