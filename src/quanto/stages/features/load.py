@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from quanto.core.errors import ConfigError, MissingDataError
 from quanto.market.calendar import DateArray, as_date
 from quanto.market.panel import FloatArray, build_panel, pivot
 from quanto.stages.features.config import FeaturesConfig, select_columns
+from quanto.stages.features.surface import Surfaces
 from quanto.stages.features.view import INDEX, VIX, MarketView
 
 # Kinds that change the panel, or nothing that features and accounting must know; any other kind quarantines the symbol.
@@ -20,33 +22,42 @@ _APPLIED = ("split", "stock_dividend", "cash_dividend", "special_dividend", "sym
 _SPLITS = ("split", "stock_dividend")
 
 
+@dataclass(frozen=True)
+class CanonicalTables:
+    """The canonical domains that every feature set may need."""
+
+    bars: pa.Table
+    actions: pa.Table
+    index_level: pa.Table
+
+
 def build_view(
-    bars: pa.Table,
-    actions: pa.Table,
-    index_level: pa.Table,
-    sessions: DateArray,
-    symbols: Sequence[str],
-    series: dict[str, str],
+    tables: CanonicalTables, sessions: DateArray, symbols: Sequence[str], series: dict[str, str], surface: Surfaces | None = None
 ) -> MarketView:
-    """Return canonical tables as a view on the given sessions, without options surfaces.
+    """Return canonical tables as a view on the given sessions.
 
     Parameters
     ----------
     series
         From the view's names (`index`, `vix`) to series of the domain `index_level`.
+    surface
+        Measures of the options surfaces; None where no column reads them.
 
     Raises
     ------
     MissingDataError
-        If a symbol has no bar or a series no value on the sessions; names all of them.
+        If a symbol has no bar, a series no value, or the surfaces no volatility on the sessions; names all of them.
     """
+    bars, actions, index_level = tables.bars, tables.actions, tables.index_level
     panel = build_panel(bars, actions, sessions, symbols)
     levels = {name: _series(index_level, source, sessions) for name, source in series.items()}
     missing = [symbol for symbol, column in zip(symbols, panel.traded.T, strict=True) if not column.any()]
     absent = [source for name, source in series.items() if not np.isfinite(levels[name][0]).any()]
-    if missing or absent:
+    flat = surface is not None and not np.isfinite(surface.measures["atm_30"]).any()
+    if missing or absent or flat:
         window = f"from {as_date(sessions[0])} to {as_date(sessions[-1])}"
         what = [f"no bar of {', '.join(missing)}"] * bool(missing) + [f"no value of series {', '.join(absent)}"] * bool(absent)
+        what += [f"no usable options surface of {', '.join(symbols)}"] * flat
         found = f"canonical data hold {' and '.join(what)} {window}"
         raise MissingDataError(f"{found}; ingest a vendor that has them, or take them out of the configuration")
     nothing = np.full(panel.close.shape, np.nan)
@@ -56,15 +67,15 @@ def build_view(
         splits_known=_actions_known(actions, sessions, symbols, _SPLITS, inside=True),
         blocks_known=_actions_known(actions, sessions, symbols, _APPLIED, inside=False),
         series=levels,
-        surface={},
-        surface_known=nothing,
+        surface={} if surface is None else surface.measures,
+        surface_known=nothing if surface is None else surface.known,
     )
 
 
-def first_session(bars: pa.Table, index_level: pa.Table, series: Sequence[str]) -> np.datetime64 | None:
+def first_session(tables: CanonicalTables, series: Sequence[str]) -> np.datetime64 | None:
     """Return the first day of any bar or of a wanted series: where warm-up history begins; None where there is none."""
-    wanted = index_level.filter(pc.is_in(index_level["series"], pa.array(series, pa.string())))
-    days = np.concatenate([_days(bars, "session"), _days(wanted, "session")])
+    wanted = tables.index_level.filter(pc.is_in(tables.index_level["series"], pa.array(series, pa.string())))
+    days = np.concatenate([_days(tables.bars, "session"), _days(wanted, "session")])
     return days.min() if len(days) else None
 
 
