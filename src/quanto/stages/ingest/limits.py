@@ -46,11 +46,12 @@ class RateLimiter:
     """Lets at most `requests` through in any window of `window_seconds`, for all threads of one account.
 
     The window slides: the n-th request waits until the (n - requests)-th is a whole window old, so no window of the
-    vendor's, wherever it begins, sees more.
+    vendor's, wherever it begins, sees more. It is a little longer than the vendor's, because requests do not all
+    travel equally fast.
     """
 
     def __init__(self, requests: int, window_seconds: float, clock: Clock) -> None:
-        self._window = window_seconds
+        self._window = window_seconds * 1.01 + 0.05
         self._clock = clock
         self._granted: deque[float] = deque(maxlen=requests)
         self._closed_until = float("-inf")

@@ -41,11 +41,12 @@ def ask(transport: Transport, landing: Landing, url: str, check: Callable[[Answe
         As `Transport.get`; nothing is landed then.
     """
     request = request_of(transport.endpoint.vendor, url)
-    found = landing.find(request)
-    if found is not None:
-        return found
-    answer, _ = transport.get(url, check)
-    return landing.put(request, answer.body, answer.status, answer.headers)
+    with transport.alone(url):
+        found = landing.find(request)
+        if found is not None:
+            return found
+        answer, _ = transport.get(url, check)
+        return landing.put(request, answer.body, answer.status, answer.headers)
 
 
 def follow(transport: Transport, landing: Landing, first_url: str, read: Reader, most_pages: int) -> tuple[Payload, ...]:

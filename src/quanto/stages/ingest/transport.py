@@ -84,6 +84,7 @@ class Transport:
         self._lock = threading.Lock()
         self._jitter = generator(0, "transport", endpoint.vendor)
         self._stopped: FetchError | None = None
+        self._asking: dict[str, threading.Lock] = {}
         self._origins = {origin(endpoint.base_url), *map(origin, endpoint.trusted_origins)}
         self.asked = 0  # attempts so far, for progress and reports
         quiet_urllib3()
@@ -131,6 +132,11 @@ class Transport:
                     self.limiter.close_for(wait)
                 self._clock.sleep(wait)
 
+    def alone(self, url: str) -> threading.Lock:
+        """Return the lock of one question, so that two shards which share it ask once."""
+        with self._lock:
+            return self._asking.setdefault(url, threading.Lock())
+
     def absolute(self, url: str) -> str:
         """Return a URL that an answer gave, absolute, without credentials, and on a trusted origin.
 
@@ -160,8 +166,12 @@ class Transport:
     def _next_wait(self, error: FetchError, attempt: int) -> float | None:
         if not error.retryable or attempt >= min(self.settings.attempts, error.most_attempts):
             return None
+        base = self.settings.backoff_seconds
+        if isinstance(error, RateLimitedError):
+            # Without a word from the vendor the waits of all attempts together outlast the window of its limit.
+            base = max(base, self.settings.window_seconds / 16)
         with self._lock:
-            own = backoff(attempt, self.settings.backoff_seconds, self.settings.most_wait_seconds, self._jitter)
+            own = backoff(attempt, base, self.settings.most_wait_seconds, self._jitter)
         return own if error.wait_seconds is None else min(max(error.wait_seconds, 0.0), self.settings.most_wait_seconds)
 
     def _final(self, error: FetchError, url: str, attempt: int) -> FetchError:

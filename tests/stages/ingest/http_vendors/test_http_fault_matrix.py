@@ -7,12 +7,19 @@ import os
 from pathlib import Path
 
 import pytest
-
 from fakes.faults import CASES, Case
 from fakes.scenarios import KEYS, SCENARIOS, Outcome
 
 # Where vendors differ in how they read, every vendor is tried each time.
-EVERY_VENDOR = ("429-without-a-word", "gzip-cut", "half-a-body-then-fine", "field-renamed", "conflicting-row-twice", "not-available", "sunday")
+EVERY_VENDOR = (
+    "429-without-a-word",
+    "gzip-cut",
+    "half-a-body-then-fine",
+    "field-renamed",
+    "conflicting-row-twice",
+    "not-available",
+    "sunday",
+)
 CELLS = [(case, vendor) for case in CASES for vendor in case.vendors]
 QUICK = [cell for cell in CELLS if cell[1] == cell[0].vendors[0] or any(name in str(cell[0]) for name in EVERY_VENDOR)]
 

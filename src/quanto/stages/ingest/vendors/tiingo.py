@@ -61,7 +61,8 @@ class TiingoVendor(HttpVendor):
 
     def fetch(self, shard: Shard, landing: Landing) -> tuple[Payload, ...]:
         ticker = quote(shard.symbols[0].replace(".", "-"), safe="")
-        span = f"startDate={shard.start}&endDate={shard.end}&format=json"
+        # Up to as_of in both domains, so that bars and actions share one answer.
+        span = f"startDate={shard.start}&endDate={as_of(shard)}&format=json"
         return (ask(self.transport, landing, f"{self.base_url}/tiingo/daily/{ticker}/prices?{span}", _check),)
 
     def parse(self, shard: Shard, payloads: Sequence[Payload]) -> Parsed:
