@@ -69,6 +69,19 @@ def compare(options: argparse.Namespace) -> Result:
     return Result(tuple(lines), value)
 
 
+def report(options: argparse.Namespace) -> Result:
+    """Write the report of a revision as one HTML page; the look at its holdout is recorded."""
+    from quanto.runtime.experiments import find_revision
+    from quanto.runtime.ledger import look_at
+    from quanto.runtime.reporting.page import write_page
+
+    folder = workspace(options)
+    revision = find_revision(folder, options.revision)
+    path = write_page(folder, revision, Path(options.out) if options.out else None)
+    look_at(revision, "report")
+    return Result((f"report: {path}",), {"path": str(path), "experiment_id": revision.experiment_id()})
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return format(value, ".4f")
@@ -111,7 +124,20 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("revision", nargs="+", help="ids, tags, branches, commits, DVC experiments or `workspace`")
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("revision", nargs="?", default="workspace", help="id, tag, branch, commit, DVC experiment (default: the workspace)")
+    parser.add_argument("--out", help="the page's path (default: below reports/html, ignored by git)")
+
+
 COMMANDS = (
+    Command(
+        "report",
+        "experiments",
+        "write the report of an experiment as one HTML page",
+        report,
+        ("quanto report", "quanto report 'policy#candidate#1'"),
+        _report_arguments,
+    ),
     Command(
         "compare",
         "experiments",

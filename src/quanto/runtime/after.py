@@ -8,6 +8,7 @@ from typing import Any
 from quanto.core.config import read_yaml
 from quanto.core.errors import QuantoError
 from quanto.runtime.git import Git
+from quanto.runtime.reporting.page import write_page
 from quanto.runtime.revisions import Revision
 from quanto.runtime.tracking import Synced, sync
 
@@ -18,8 +19,10 @@ RECORD = "reports/promotion/promotion_record.json"
 def after_run(workspace: Path, revision: Revision | None = None) -> dict[str, Any]:
     """Sync one revision (the workspace where None) into MLflow and return the facts of the run."""
     revision = revision or Revision(workspace, None, "workspace")
-    synced = sync(revision, run_tags(revision))
-    return {"experiment_id": synced.experiment_id, "mlflow_run": synced.run_id, "mlflow_written": synced.written, **verdicts(revision)}
+    page = write_page(workspace, revision)
+    synced = sync(revision, run_tags(revision), {"report.html": page.read_bytes()})
+    facts = {"experiment_id": synced.experiment_id, "mlflow_run": synced.run_id, "mlflow_written": synced.written, "report": str(page)}
+    return {**facts, **verdicts(revision)}
 
 
 def sync_revision(revision: Revision) -> Synced:

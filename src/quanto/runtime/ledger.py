@@ -88,6 +88,13 @@ def record_look(trial_id: str, verb: str) -> None:
             _write((*chain, append(chain, "look", body)))
 
 
+def look_at(revision: Revision, verb: str) -> None:
+    """Record that a command showed the out-of-sample returns of a revision, where it has any."""
+    body = revision.read_json(TRIAL) if revision.exists(TRIAL) else None
+    if isinstance(body, dict) and isinstance(body.get("trial_id"), str):
+        record_look(str(body["trial_id"]), verb)
+
+
 def seal(workspace: Path) -> Synced:
     """Sync, check, and write the committed snapshot.
 

@@ -1,0 +1,1 @@
+"""The report of one experiment: a self-contained page that needs no network."""
