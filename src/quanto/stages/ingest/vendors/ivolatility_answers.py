@@ -206,7 +206,8 @@ def _text_table(body: bytes) -> bytes:
         raise UndecodableError("the body is empty; an empty answer has status 204 or says so in its status")
     if body.lstrip().startswith(b"<"):
         raise WrongContentError(f"expected data, found a page: {page_text(body)}")
-    if b"," not in body.partition(b"\n")[0]:
+    header = body.partition(b"\n")[0].decode("utf-8-sig", "replace")
+    if "date" not in {column(name) for name in header.split(",")}:
         raise UndecodableError(f"expected JSON or a table, found {page_text(body)!r}")
     return body
 

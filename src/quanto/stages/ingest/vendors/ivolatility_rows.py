@@ -150,7 +150,7 @@ def _places(shard: Shard, records: Records, reading: Reading) -> tuple[DateArray
     exchanges = [str(record.get("exchange") or "") for record in records.records]
     if reading.exchanges:
         return sessions, drop | np.array([name not in ("", *reading.exchanges) for name in exchanges], dtype=bool)
-    listings = sorted(set(exchanges) - {""})
+    listings = sorted({name for index, name in enumerate(exchanges) if index not in records.faults} - {""})
     if len(listings) > 1:
         raise ContractError(f"{shard.key} has rows of several listings ({', '.join(listings)}); name the right ones in `exchanges`")
     return sessions, drop
