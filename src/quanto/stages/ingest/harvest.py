@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
+import pyarrow as pa
 from tqdm import tqdm
 
 from quanto.core.errors import ConfigError, QuantoError
@@ -43,9 +44,16 @@ class Piece:
 
 
 def harvest(
-    routes: Sequence[Route], workspace: Path, landing: Landing, executor: Executor, keep: Callable[[Payload], None]
+    routes: Sequence[Route],
+    workspace: Path,
+    landing: Landing,
+    executor: Executor,
+    keep: Callable[[Payload], None],
+    hold: Callable[[pa.Table], pa.Table],
 ) -> dict[tuple[str, str], list[Piece]]:
-    """Return the pieces of every (vendor, domain), in the order of the plan; `keep` is given each payload that is used.
+    """Return the pieces of every (vendor, domain), in the order of the plan.
+
+    `keep` is given each payload that is used; `hold` each parsed table, and gives back an equal one (perhaps on disk).
 
     A failed shard is a piece with its error. A vendor that refuses our key or has used up our quota is asked no more.
 
@@ -62,7 +70,7 @@ def harvest(
         with tqdm(total=total, desc="ingest", unit="shard", disable=None) as bar:
             futures = []
             for name, entry in entries.items():
-                worker = _Worker(entry, workspace, make_vendor(entry, workspace), landing, executor, keep, Event())
+                worker = _Worker(entry, workspace, make_vendor(entry, workspace), landing, executor, keep, hold, Event())
                 shards = [shard for item in routes if item.entry.name == name for shard in item.shards]
                 futures += [pools[name].submit(worker.piece, shard) for shard in shards]
             rows = 0
@@ -93,6 +101,7 @@ class _Worker:
     landing: Landing
     executor: Executor
     keep: Callable[[Payload], None]
+    hold: Callable[[pa.Table], pa.Table]
     stopped: Event
 
     def piece(self, shard: Shard) -> Piece:
@@ -103,6 +112,7 @@ class _Worker:
             for payload in payloads:
                 self.keep(payload)
             parsed = self._parse(shard, payloads)
+            parsed = replace(parsed, table=self.hold(parsed.table))
         except ConfigError:
             self.stopped.set()
             raise

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from quanto.core.store import write_bytes, write_table
-from quanto.stages.ingest.validate import Checked
+import pyarrow.parquet as pq
+
+from quanto.core.store import ROW_GROUP_ROWS, write_bytes, write_table
+from quanto.market.schema import RAW
+from quanto.stages.ingest.spool import Spool
+from quanto.stages.ingest.validate import Checked, quarantine
 from quanto.stages.ingest.vendor import Payload
 
 OUTPUTS = ("payloads", "raw")
@@ -22,7 +27,8 @@ class Staging:
             shutil.rmtree(left, ignore_errors=True)
         self._data = data
         self.folder = Path(tempfile.mkdtemp(dir=data, prefix=".ingest-"))
-        for name in OUTPUTS:
+        self.spool = Spool(self.folder / "spool")
+        for name in (*OUTPUTS, "spool"):
             (self.folder / name).mkdir()
 
     def keep(self, payload: Payload) -> None:
@@ -31,11 +37,17 @@ class Staging:
         if not path.exists():
             write_bytes(path, payload.body)
 
-    def add(self, vendor: str, domain: str, checked: Checked) -> None:
-        """Add the rows of one vendor and domain, and what was quarantined."""
+    def add(self, vendor: str, domain: str, partitions: Iterable[Checked]) -> None:
+        """Add the rows of one vendor and domain, partition after partition, and what was quarantined."""
         folder = self.folder / "raw" / vendor / domain
-        write_table(folder / "part.parquet", checked.table)
-        write_table(folder / "rejected.parquet", checked.quarantine)
+        folder.mkdir(parents=True)
+        set_aside = []
+        with pq.ParquetWriter(folder / "part.parquet", RAW[domain], compression="zstd", compression_level=3, version="2.6") as writer:
+            for checked in partitions:
+                writer.write_table(checked.table, row_group_size=ROW_GROUP_ROWS)
+                set_aside.append(checked.quarantine)
+        rows = [row for table in set_aside for row in table.to_pylist()]
+        write_table(folder / "rejected.parquet", quarantine(rows))
 
     def publish(self) -> None:
         """Move both folders to their place; what stood there is removed first."""

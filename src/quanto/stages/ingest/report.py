@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from datetime import date
 
 from quanto.core.errors import DataError, IntegrityError, MissingDataError, QuantoError, VendorError
-from quanto.market.schema import DATE_COLUMN
 from quanto.stages.ingest.config import IngestConfig
 from quanto.stages.ingest.coverage import Coverage
 from quanto.stages.ingest.harvest import Piece
-from quanto.stages.ingest.validate import Checked
+from quanto.stages.ingest.summary import Summary
 
 SCHEMA_VERSION = 1
 
@@ -21,10 +17,11 @@ Key = tuple[str, str]
 
 
 def ingest_report(
-    config: IngestConfig, pieces: Mapping[Key, Sequence[Piece]], checked: Mapping[Key, Checked], covered: Sequence[Coverage]
+    config: IngestConfig, pieces: Mapping[Key, Sequence[Piece]], summaries: Mapping[Key, Summary], covered: Sequence[Coverage]
 ) -> dict[str, object]:
     """Return what was asked, what arrived from whom, what was set aside and why, and what no vendor covers."""
-    domains = sorted({domain for _, domain in checked})
+    actions = _actions(pieces)
+    domains = sorted({domain for _, domain in summaries})
     return {
         "schema_version": SCHEMA_VERSION,
         "as_of": config.as_of,
@@ -32,8 +29,8 @@ def ingest_report(
         "end": config.end,
         "domains": {
             domain: {
-                vendor: _vendor(domain, pieces[vendor, domain], found)
-                for (vendor, name), found in sorted(checked.items())
+                vendor: _vendor(pieces[vendor, domain], found, actions)
+                for (vendor, name), found in sorted(summaries.items())
                 if name == domain
             }
             for domain in domains
@@ -92,34 +89,28 @@ def failure(pieces: Mapping[Key, Sequence[Piece]], covered: Sequence[Coverage], 
     return MissingDataError(message) if all(isinstance(error, MissingDataError) for error in causes) else DataError(message)
 
 
-def _vendor(domain: str, pieces: Sequence[Piece], found: Checked) -> dict[str, object]:
-    reasons = Counter(found.quarantine["reason"].to_pylist())
+def summary_lines(summaries: Mapping[Key, Summary]) -> list[str]:
+    """Return the table that a run ends with: rows, rejected and merged records per vendor and domain."""
+    return [
+        f"  {vendor:<22} {domain:<18} {found.rows:>10,} rows {found.rejected:>8,} rejected {found.merged:>8,} duplicates merged"
+        for (vendor, domain), found in sorted(summaries.items())
+    ]
+
+
+def _actions(pieces: Mapping[Key, Sequence[Piece]]) -> dict[tuple[str, date], str]:
+    tables = [
+        piece.parsed.table for key, found in sorted(pieces.items()) for piece in found if key[1] == "corporate_actions" and piece.parsed
+    ]
+    return {
+        (symbol, day): kind
+        for table in tables
+        for symbol, day, kind in zip(*(table[name].to_pylist() for name in ("symbol", "ex_date", "kind")), strict=True)
+    }
+
+
+def _vendor(pieces: Sequence[Piece], found: Summary, actions: Mapping[tuple[str, date], str]) -> dict[str, object]:
     return {
         "shards": len(pieces),
         "payloads": len({item.sha256 for piece in pieces for item in piece.payloads}),
-        "rows": len(found.table),
-        "rejected": len(found.quarantine),
-        "merged_duplicates": found.merged,
-        "rejected_by_reason": dict(sorted(reasons.items())),
-        "symbols": _per_name(domain, found.table),
         "notes": sorted({f"{piece.shard.key}: {note}" for piece in pieces if piece.parsed for note in piece.parsed.notes}),
-    }
-
-
-def _per_name(domain: str, table: pa.Table) -> dict[str, object]:
-    name, day = ("series" if domain == "index_level" else "symbol"), DATE_COLUMN[domain]
-    grouped = table.group_by(name).aggregate([(day, "count"), (day, "min"), (day, "max")]).sort_by(name)
-    flags = _flag_counts(table, name) if domain == "equity_ohlcv" else {}
-    return {
-        row[name]: {"rows": row[f"{day}_count"], "first": row[f"{day}_min"], "last": row[f"{day}_max"]} | flags.get(row[name], {})
-        for row in grouped.to_pylist()
-    }
-
-
-def _flag_counts(table: pa.Table, name: str) -> dict[str, dict[str, object]]:
-    """Return per symbol how many rows are provisional and on which bases the prices stand."""
-    found: dict[str, dict[str, object]] = {}
-    for symbol in pc.unique(table[name]).to_pylist():
-        rows = table.filter(pc.equal(table[name], symbol))
-        found[symbol] = {"basis": sorted(pc.unique(rows["basis"]).to_pylist()), "provisional": pc.sum(rows["provisional"]).as_py()}
-    return found
+    } | found.as_json(actions)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
 
 from quanto.core.digest import digest_value, pretty_json
 from quanto.core.store import data_root, write_bytes, write_json
@@ -16,9 +17,11 @@ from quanto.stages.ingest.coverage import COVERED, Coverage, coverage, endings
 from quanto.stages.ingest.harvest import Piece, harvest
 from quanto.stages.ingest.landing import LandingStore
 from quanto.stages.ingest.output import Staging
-from quanto.stages.ingest.report import Key, failure, failure_report, ingest_report
+from quanto.stages.ingest.report import Key, failure, failure_report, ingest_report, summary_lines
 from quanto.stages.ingest.router import route
-from quanto.stages.ingest.validate import Checked, validate
+from quanto.stages.ingest.spool import partitions
+from quanto.stages.ingest.summary import Summary
+from quanto.stages.ingest.validate import Checked, quarantine, rejected_rows, validate
 
 logger = logging.getLogger("quanto")
 
@@ -36,38 +39,47 @@ def run(config: IngestConfig, workspace: Path, executor: Executor) -> None:
     landing = LandingStore(data_root() / "landing", config.as_of, offline=config.offline)
     staging = Staging(workspace / "data")
     try:
-        pieces = harvest(routes, workspace, landing, executor, staging.keep)
-        checked = {key: _check(key, found) for key, found in pieces.items()}
-        covered = _coverage(config, checked)
-        report = ingest_report(config, pieces, checked, covered)
+        pieces = harvest(routes, workspace, landing, executor, staging.keep, staging.spool.hold)
+        summaries = {key: Summary(key[1]) for key in pieces}
+        for (vendor, domain), found in pieces.items():
+            staging.add(vendor, domain, _checked(vendor, domain, found, summaries[vendor, domain]))
+        covered = _coverage(config, pieces, summaries)
+        report = ingest_report(config, pieces, summaries, covered)
         _stop_on_failure(pieces, covered, report)
-        for (vendor, domain), found in checked.items():
-            staging.add(vendor, domain, found)
         staging.publish()
     finally:
         staging.discard()
     write_json(workspace / "reports/ingest/ingest_report.json", report)
-    logger.info("%s", _summary(checked))
+    logger.info("%s", "\n".join(["ingest:", *summary_lines(summaries)]))
 
 
-def _check(key: Key, pieces: list[Piece]) -> Checked:
-    vendor, domain = key
+def _checked(vendor: str, domain: str, pieces: list[Piece], summary: Summary) -> Iterator[Checked]:
+    """Yield the validated partitions of one vendor and domain, telling the summary of each."""
     parsed = [piece.parsed for piece in pieces if piece.parsed is not None]
-    table = pa.concat_tables([RAW[domain].empty_table(), *(item.table for item in parsed)])
-    return validate(domain, vendor, table, [record for item in parsed for record in item.rejected])
+    records = [record for item in parsed for record in item.rejected]
+    unread = Checked(RAW[domain].empty_table(), quarantine(rejected_rows(domain, vendor, records)), 0)
+    tables = [RAW[domain].empty_table(), *(item.table for item in parsed)]
+    for checked in (unread, *(validate(domain, vendor, part) for part in partitions(domain, tables))):
+        summary.add(checked)
+        yield checked
 
 
-def _coverage(config: IngestConfig, checked: dict[Key, Checked]) -> list[Coverage]:
-    tables = {domain: [found.table for (_, name), found in checked.items() if name == domain] for domain in RAW}
-    ended = endings(tables["corporate_actions"])
-    asked = {"equity_ohlcv": config.symbols, "index_level": config.series}
-    if tables["options_surface"]:
-        asked["options_surface"] = config.symbols
-    return [
-        item
-        for domain in COVERED
-        for item in coverage(domain, asked.get(domain, ()), tables[domain], config.start, config.end, config.tail_tolerance_sessions, ended)
+def _coverage(config: IngestConfig, pieces: dict[Key, list[Piece]], summaries: dict[Key, Summary]) -> list[Coverage]:
+    actions = [
+        piece.parsed.table for (_, domain), found in pieces.items() if domain == "corporate_actions" for piece in found if piece.parsed
     ]
+    ended = endings(actions)
+    asked = {"equity_ohlcv": config.symbols, "index_level": config.series, "options_surface": config.symbols}
+    found: list[Coverage] = []
+    for domain in COVERED:
+        held = [summary for (_, name), summary in summaries.items() if name == domain]
+        if not held and domain == "options_surface":
+            continue  # nobody was asked for surfaces
+        names = asked[domain]
+        days = {name: [summary.names[name].every_day for summary in held if name in summary.names] for name in names}
+        present = {name: np.unique(np.concatenate(parts)) for name, parts in days.items() if parts}
+        found += coverage(domain, names, present, config.start, config.end, config.tail_tolerance_sessions, ended)
+    return found
 
 
 def _stop_on_failure(pieces: dict[Key, list[Piece]], covered: list[Coverage], report: dict[str, object]) -> None:
@@ -78,11 +90,3 @@ def _stop_on_failure(pieces: dict[Key, list[Piece]], covered: list[Coverage], re
     if error is not None:
         write_bytes(path, pretty_json(content))
         raise error
-
-
-def _summary(checked: dict[Key, Checked]) -> str:
-    lines = [
-        f"  {vendor:<22} {domain:<18} {len(found.table):>10,} rows {len(found.quarantine):>8,} rejected"
-        for (vendor, domain), found in sorted(checked.items())
-    ]
-    return "\n".join(["ingest:", *lines])

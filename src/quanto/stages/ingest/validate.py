@@ -52,23 +52,55 @@ def validate(domain: str, vendor: str, table: pa.Table, rejected: Sequence[Rejec
     """
     _check_schema(domain, vendor, table)
     table = sorted_by_key(domain, table)
-    reasons = _first_reason(len(table), FAULTS[domain](table))
-    conflicting, merged = _duplicates(domain, table, reasons == "")
-    reasons[conflicting] = "conflicting_duplicate"
-    bad = reasons != ""
-    rows = table.filter(pa.array(bad))
-    quarantined = [*_from_rows(domain, vendor, rows, reasons[bad].tolist()), *(_from_rejected(domain, vendor, item) for item in rejected)]
-    quarantined.sort(key=lambda row: (str(row["key"]), str(row["payload"]), row["payload_row"], str(row["reason"])))
-    return Checked(
-        table=table.filter(pa.array(~bad & ~merged)).combine_chunks(),
-        quarantine=pa.Table.from_pylist(quarantined, schema=QUARANTINE),
-        merged=int(merged.sum()),
-    )
+    faults = FAULTS[domain](table)
+    names = [*faults, "conflicting_duplicate"]
+    reason = _first_reason(len(table), faults)  # 0: none, else a position in names, from 1
+    conflicting, merged = _duplicates(domain, table, reason == 0)
+    reason[conflicting] = len(names)
+    bad = reason > 0
+    rows = table.filter(pa.array(bad)) if bad.any() else table.slice(0, 0)
+    quarantined = _from_rows(domain, vendor, rows, [names[index - 1] for index in reason[bad].tolist()])
+    kept = table.filter(pa.array(~bad & ~merged)) if bad.any() or merged.any() else table
+    return Checked(kept.combine_chunks(), quarantine([*quarantined, *rejected_rows(domain, vendor, rejected)]), int(merged.sum()))
+
+
+def quarantine(rows: Sequence[Mapping[str, object]]) -> pa.Table:
+    """Return quarantined rows as a table, in an order that no order of files or shards can change."""
+    ordered = sorted(rows, key=lambda row: (str(row["key"]), str(row["payload"]), str(row["payload_row"]).zfill(20), str(row["reason"])))
+    return pa.Table.from_pylist(list(ordered), schema=QUARANTINE)
+
+
+def rejected_rows(domain: str, vendor: str, rejected: Sequence[Rejected]) -> list[dict[str, object]]:
+    """Return the records that an adapter could not turn into rows, as quarantined rows."""
+    return [
+        {
+            "domain": domain,
+            "vendor": vendor,
+            "key": item.key,
+            "reason": item.reason,
+            "row": row_json(item.row),
+            "payload": item.payload,
+            "payload_row": item.payload_row,
+        }
+        for item in rejected
+    ]
 
 
 def sorted_by_key(domain: str, table: pa.Table) -> pa.Table:
     """Return the rows by key, then by payload and row: an order that no order of files or shards can change."""
+    if _strictly_ascending(domain, table):
+        return table
     return table.sort_by([(name, "ascending") for name in (*KEYS[domain], *LINEAGE)])
+
+
+def _strictly_ascending(domain: str, table: pa.Table) -> bool:
+    """Return whether a table of (session, symbol) is sorted already, without a key twice; others are just sorted."""
+    if KEYS[domain] != ("session", "symbol") or len(table) == 0:
+        return False
+    codes = table["symbol"].combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(codes.dictionary.to_pylist(), dtype=object)))
+    key = table["session"].to_numpy().astype("datetime64[D]").astype(np.int64) * len(rank) + rank[codes.indices.to_numpy()]
+    return bool((np.diff(key) > 0).all())
 
 
 def _bar_faults(table: pa.Table) -> dict[str, Mask]:
@@ -151,18 +183,18 @@ def _check_schema(domain: str, vendor: str, table: pa.Table) -> None:
                 raise DataError(f"the adapter of vendor {vendor} declares {name} {', '.join(map(str, unknown))}; known: {', '.join(BASES)}")
 
 
-def _first_reason(rows: int, faults: Mapping[str, Mask]) -> npt.NDArray[np.object_]:
-    reasons = np.full(rows, "", dtype=object)
-    for reason, mask in reversed(list(faults.items())):
-        reasons[mask] = reason
-    return reasons
+def _first_reason(rows: int, faults: Mapping[str, Mask]) -> npt.NDArray[np.int8]:
+    reason = np.zeros(rows, dtype=np.int8)
+    for number, mask in reversed(list(enumerate(faults.values(), start=1))):
+        reason[mask] = number
+    return reason
 
 
 def _duplicates(domain: str, table: pa.Table, sound: Mask) -> tuple[Mask, Mask]:
     """Return which sound rows contradict another row of their key, and which repeat an earlier one; table sorted by key."""
-    position = np.flatnonzero(sound)
     conflicting, merged = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=bool)
-    rows = table.take(pa.array(position))
+    position = np.flatnonzero(sound)
+    rows = table if sound.all() else table.take(pa.array(position))
     same_key = _repeats(rows, KEYS[domain])
     if not same_key.any():
         return conflicting, merged
@@ -203,18 +235,6 @@ def _from_rows(domain: str, vendor: str, rows: pa.Table, reasons: Sequence[str])
         }
         for row, reason in zip(rows.to_pylist(), reasons, strict=True)
     ]
-
-
-def _from_rejected(domain: str, vendor: str, item: Rejected) -> dict[str, object]:
-    return {
-        "domain": domain,
-        "vendor": vendor,
-        "key": item.key,
-        "reason": item.reason,
-        "row": row_json(item.row),
-        "payload": item.payload,
-        "payload_row": item.payload_row,
-    }
 
 
 def row_json(row: Mapping[str, object]) -> str:
