@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quanto.core.errors import DataError
+from quanto.core.errors import DataError, MissingDataError
 from quanto.market.calendar import DateArray, as_date, sessions_between
 
 FloatArray = npt.NDArray[np.float64]
@@ -78,12 +78,14 @@ def cash_rate(sessions: DateArray, table: pa.Table, series: str = CASH_SERIES) -
 
     Raises
     ------
+    MissingDataError
+        If the series is absent.
     DataError
-        If the series is absent, or its unit is no rate.
+        If its unit is no rate.
     """
     rows = _series_rows(table, series)
     if not len(rows):
-        raise DataError(f"index_level has no series {series}, which cash earns; ingest it, or configure a vendor that has it")
+        raise MissingDataError(f"index_level has no series {series}, which cash earns; ingest it, or configure a vendor that has it")
     rows = rows.sort_by("session").combine_chunks()
     values, days, known = rows["value"].to_numpy(), _days(rows, "session"), _days(rows, "known_on")
     annual = _is_annual(rows, series)

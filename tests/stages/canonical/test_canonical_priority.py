@@ -93,7 +93,12 @@ def test_the_ticker_of_a_renamed_company_joins_its_entity(tmp_path: Path) -> Non
     old = raw_bars(market)
     at = old.column_names.index("symbol")
     early = old.slice(0, 30)
-    put(tmp_path, "one", "equity_ohlcv", pa.concat_tables([early.set_column(at, old.schema.field("symbol"), pa.array(["FB"] * 30)), old.slice(30)]))
+    put(
+        tmp_path,
+        "one",
+        "equity_ohlcv",
+        pa.concat_tables([early.set_column(at, old.schema.field("symbol"), pa.array(["FB"] * 30)), old.slice(30)]),
+    )
     rule = {"symbol": "FB", "start": None, "end": date(2022, 6, 8), "entity": "META"}
     table = build(tmp_path, canonical_config(sources__identity=[rule]))
     assert set(table["symbol"].to_pylist()) == {"META"} and len(table) == 60

@@ -21,7 +21,13 @@ from tests.stages.canonical.vendor_tables import (
     true_market,
 )
 
-EVENTS = (("AAA", 12, "split", 2.0), ("AAA", 40, "split", 1.5), ("BBB", 25, "split", 0.1), ("AAA", 30, "dividend", 0.40), ("CCC", 20, "dividend", 3.08))
+EVENTS = (
+    ("AAA", 12, "split", 2.0),
+    ("AAA", 40, "split", 1.5),
+    ("BBB", 25, "split", 0.1),
+    ("AAA", 30, "dividend", 0.40),
+    ("CCC", 20, "dividend", 3.08),
+)
 
 
 @pytest.fixture

@@ -29,7 +29,9 @@ NAN = float("nan")
         ({"open": 0.01}, "inconsistent_bar"),
     ],
 )
-def test_an_impossible_bar_is_quarantined_and_the_next_vendor_takes_its_place(tmp_path: Path, changes: dict[str, float], reason: str) -> None:
+def test_an_impossible_bar_is_quarantined_and_the_next_vendor_takes_its_place(
+    tmp_path: Path, changes: dict[str, float], reason: str
+) -> None:
     market = true_market()
     put(tmp_path, "one", "equity_ohlcv", raw_bars(market, changes={("BBB", 30, name): value for name, value in changes.items()}))
     put(tmp_path, "two", "equity_ohlcv", raw_bars(market))
@@ -112,7 +114,12 @@ def test_an_action_that_nobody_understands_quarantines_its_symbol_from_its_date_
     market = true_market()
     put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
     day = market.sessions[45].astype(object)
-    put(tmp_path, "one", "corporate_actions", pa.Table.from_pylist([action_row("BBB", day, "unknown", None)], schema=RAW["corporate_actions"]))
+    put(
+        tmp_path,
+        "one",
+        "corporate_actions",
+        pa.Table.from_pylist([action_row("BBB", day, "unknown", None)], schema=RAW["corporate_actions"]),
+    )
     table = build(tmp_path)
     assert {key for key in cells(table, "close") if key[1] == "BBB"} == {(str(day), "BBB") for day in market.sessions[:45]}
     rows = quarantine(tmp_path)

@@ -136,7 +136,9 @@ def raw_actions(market: Market, only: Sequence[str] = ("split", "dividend"), pay
     return pa.Table.from_pylist(rows, schema=RAW["corporate_actions"])
 
 
-def action_row(symbol: str, day: date, kind: str, number: float | None, payload: str = "a", row: int = 0, **more: object) -> dict[str, object]:
+def action_row(
+    symbol: str, day: date, kind: str, number: float | None, payload: str = "a", row: int = 0, **more: object
+) -> dict[str, object]:
     ratio = number if kind in ("split", "stock_dividend", "stock_merger") else None
     cash = number if ratio is None else None
     return {

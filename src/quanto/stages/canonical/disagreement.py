@@ -1,11 +1,11 @@
 """Why two vendors differ: every value beyond the tolerance gets a class, from the strongest evidence down.
 
-1. `stale_fill`: one side repeats its own last close while the other moves.
-2. `dividend_basis`: the difference is the dividend of the next ex-date, or a constant ratio that no split has.
+1. `rounding`: at most one tick of the vendor's own quotation.
+2. `stale_fill`: one side repeats its own last close while the other moves.
 3. `split_basis`, `volume_basis`: the ratio is a product of the symbol's splits, or one that splits have, and it stays.
-4. `unit_error`: the ratio is 100 or 1/100.
-5. `one_day_shift`: the value is the other side's value of a neighbouring session.
-6. `rounding`: at most one tick of the vendor's own quotation.
+4. `unit_error`: the ratio is 100 or 1000, or the inverse.
+5. `dividend_basis`: the difference is the dividend of the next ex-date, or the ratio is near one and stays.
+6. `one_day_shift`: the value is the other side's value of a neighbouring session.
 7. `bad_session`: most of the session's symbols differ between the two vendors.
 8. `open_auction`, `range_rules`: the close agrees; the open, or the high or low, differs a little.
 9. `volume_difference` for volumes, `bad_tick` for prices: what is left.
@@ -207,13 +207,13 @@ def _tests(
         np.abs(_shifted(own, row, column, 1) / case.value - 1) <= _SHIFT_MATCH
     )
     return {
+        "rounding": never if volume else np.abs(difference) <= tick,
         "stale_fill": stale if case.field == "close" else never,
         "split_basis": never if volume else on_split | simple,
         "volume_basis": on_split | simple if volume else never,
         "unit_error": _near(ratio, _UNITS, match),
         "dividend_basis": never if volume else ((case.field == "close") & owed) | (steady & (np.abs(ratio - 1) < 0.5)),
         "one_day_shift": shifted & ~stale,
-        "rounding": never if volume else np.abs(difference) <= tick,
         "bad_session": bad_session[row] & (case.field == "close"),
         "open_auction": close_agrees & (np.abs(ratio - 1) <= _OPEN_RANGE) if case.field == "open" else never,
         "range_rules": close_agrees & (np.abs(ratio - 1) <= _HIGH_LOW_RANGE) if case.field in ("high", "low") else never,

@@ -167,15 +167,15 @@ def _filter(table: pa.Table, inside: npt.NDArray[np.bool_]) -> pa.Table:
 def _open(file: RawFile) -> pq.ParquetFile:
     wanted = RAW[file.domain]
     try:
-        source = pq.ParquetFile(file.path, read_dictionary=[name for name in _DICTIONARIES if name in wanted.names])
+        metadata = pq.read_metadata(file.path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file.path} is no readable Parquet file: {error}; run the ingest stage again") from error
-    found = {field.name: str(field.type) for field in source.metadata.schema.to_arrow_schema()}
+    found = {field.name: str(field.type) for field in metadata.schema.to_arrow_schema()}
     faults = [f"{f.name}: expected {f.type}, found {found.get(f.name, 'nothing')}" for f in wanted if found.get(f.name) != str(f.type)]
     faults += [f"{name}: unexpected column" for name in found if name not in wanted.names]
     if faults:
         raise DataError(f"{file.path} has another schema than RAW[{file.domain!r}]: {'; '.join(faults)}")
-    return source
+    return pq.ParquetFile(file.path, metadata=metadata, read_dictionary=[name for name in _DICTIONARIES if name in wanted.names])
 
 
 def _day_numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
