@@ -89,7 +89,8 @@ def test_an_action_counts_from_the_day_it_was_known_on() -> None:
     table = actions((10, "split", 2.0, 14))
     close = [100.0] * 10 + [50.0] * 20
     before, after = (adjusted_view(bars(close), table, ("AAA",), DAYS[at].astype(object), "split") for at in (13, 14))
-    assert before.close[0, 0] == 100.0 and after.close[0, 0] == 50.0
+    assert before.close[0, 0] == 100.0
+    assert after.close[0, 0] == 50.0
 
 
 def test_a_view_begins_when_something_was_known_and_has_a_basis() -> None:
@@ -189,14 +190,16 @@ def test_one_bad_adjusted_close_is_refused_not_paid_out() -> None:
     series = close.copy()
     series[50] *= 0.97
     found = implied_actions(close, series, np.ones(100))
-    assert len(found.position) == 0 and 50 in found.refused.tolist()
+    assert len(found.position) == 0
+    assert 50 in found.refused.tolist()
 
 
 def test_a_special_dividend_with_a_price_drop_is_no_split() -> None:
     events = {30: 7.5}  # an eighth of the price: 8/7 is no ratio that this step shows to a ten-thousandth
     close = walk(60, 9, events, {})
     found = implied_actions(close, adjusted(close, events, {}, "previous_close", 6), np.ones(60))
-    assert found.split_ratio.tolist() == [1.0] and found.dividend_usd.tolist() == [7.5]
+    assert found.split_ratio.tolist() == [1.0]
+    assert found.dividend_usd.tolist() == [7.5]
 
 
 @settings(deadline=None, max_examples=40)

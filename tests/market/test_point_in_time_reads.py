@@ -34,7 +34,8 @@ def test_a_month_earns_the_bill_of_the_month_before_and_no_more() -> None:
     rate = cash_rate(sessions, table)
     february = sessions.astype("datetime64[M]") == np.datetime64("2010-02")
     # 19 sessions in February 2010 (Presidents' Day), 23 in March: the published calendar.
-    assert february.sum() == 19 and (~february).sum() == 23
+    assert february.sum() == 19
+    assert (~february).sum() == 23
     assert np.prod(1 + rate[february]) - 1 == pytest.approx(0.0004, rel=1e-9)
     assert np.prod(1 + rate[~february]) - 1 == pytest.approx(0.0009, rel=1e-9)
 
@@ -63,7 +64,8 @@ def test_an_annual_rate_is_spread_over_252_sessions() -> None:
 def test_an_unknown_rate_is_not_zero() -> None:
     table = levels((JAN, 0.0004, JAN))
     rate = cash_rate(np.array(["2010-01-29", "2010-02-01", "2010-12-01"], dtype="datetime64[D]"), table)
-    assert np.isnan(rate[[0, 2]]).all() and np.isfinite(rate[1])
+    assert np.isnan(rate[[0, 2]]).all()
+    assert np.isfinite(rate[1])
     with pytest.raises(MissingDataError, match="no series TBILL_1M"):
         cash_rate(sessions_between(date(2010, 2, 1), date(2010, 2, 5)), levels((JAN, 1.0, JAN), series="SPX"))
     with pytest.raises(DataError, match="is given in level"):

@@ -37,6 +37,8 @@ _LEAST_DIVIDEND_USD = 0.005
 # A step must stand out this many times from the rounding noise of the sessions around it.
 _NOISE_MULTIPLE = 8.0
 _NOISE_WINDOW = 10
+# Below a twentieth of a cent of noise, fractions of a cent are the dividend's own.
+_EXACT_USD = 5e-4
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ class ImpliedActions:
         An implied split that the given ratios did not contain; 1 where none.
     dividend_usd
         Cash per share held at the close before, before that day's split; 0 where none.
+    uncertainty_usd
+        By how much the rounding of the series may have moved `dividend_usd`; a listed amount within it is no contradiction.
     refused
         Rows where the factor steps the wrong way or back again: a fault of the series, not an action.
     convention
@@ -199,6 +203,7 @@ class ImpliedActions:
     position: IntArray
     split_ratio: FloatArray
     dividend_usd: FloatArray
+    uncertainty_usd: FloatArray
     refused: IntArray
     convention: str
 
@@ -243,10 +248,13 @@ def implied_actions(close: FloatArray, adj_close: FloatArray, split: FloatArray)
     by_ex = close[events] * split[events] * ratios * (1.0 / left - 1.0)
     convention = "ex_close" if _off_grid(by_ex, ratios) < 0.25 * _off_grid(by_previous, ratios) else "previous_close"
     cash = by_ex if convention == "ex_close" else by_previous
-    cash = _round_cents(cash, noise[events] * previous[events])
+    spread = noise[events] * previous[events]
+    cash = _round_cents(cash, spread)
     cash = np.where(np.abs(1.0 - left) > threshold[events], cash, 0.0)
     keep = (cash > 0) | (ratios != 1.0)
-    return ImpliedActions(events[keep], ratios[keep], cash[keep], refused, convention)
+    # Four scales cover the largest step that rounding makes; the rounding to cents itself adds half a cent.
+    uncertainty = np.where(spread > _EXACT_USD, 4.0 * spread + _LEAST_DIVIDEND_USD, 0.0)
+    return ImpliedActions(events[keep], ratios[keep], cash[keep], uncertainty[keep], refused, convention)
 
 
 def simple_fraction(ratio: float, tolerance: float = _SIMPLE_TOLERANCE) -> float | None:
@@ -310,14 +318,14 @@ def _off_grid(cash: FloatArray, ratios: FloatArray) -> float:
 
 def _round_cents(cash: FloatArray, noise_usd: FloatArray) -> FloatArray:
     whole = np.round(cash, 2)
-    exact = np.abs(cash - whole) > np.maximum(3.0 * noise_usd, 5e-4)
-    return np.where(exact & (noise_usd < 5e-4), np.round(cash, 4), whole)
+    exact = np.abs(cash - whole) > np.maximum(3.0 * noise_usd, _EXACT_USD)
+    return np.where(exact & (noise_usd < _EXACT_USD), np.round(cash, 4), whole)
 
 
 def _nothing() -> ImpliedActions:
     empty = np.empty(0)
     none = np.empty(0, dtype=np.int64)
-    return ImpliedActions(none, empty, empty, none, "previous_close")
+    return ImpliedActions(none, empty, empty, empty, none, "previous_close")
 
 
 def _product_after(per_session: FloatArray) -> FloatArray:

@@ -37,13 +37,16 @@ def test_the_same_event_of_two_vendors_is_one_event_of_the_first() -> None:
     assert [(row["vendor"], row["vendors_seen"], row["method"], row["flags"]) for row in rows(result)] == [
         ("one", "one|two", "priority", "")
     ]
-    assert result.superseded == {"one": 0, "two": 1} and result.compared == 1 and not result.differences
+    assert result.superseded == {"one": 0, "two": 1}
+    assert result.compared == 1
+    assert not result.differences
 
 
 def test_a_split_that_vendors_date_a_few_sessions_apart_is_not_applied_twice() -> None:
     result = settle(one=table(action_row("AAA", DAY, "split", 2.0)), two=table(action_row("AAA", date(2010, 3, 12), "split", 2.0)))
     (row,) = rows(result)
-    assert row["ex_date"] == DAY and row["flags"] == "date_shift"
+    assert row["ex_date"] == DAY
+    assert row["flags"] == "date_shift"
     assert [(item["field"], item["class"]) for item in result.differences] == [("ex_date", "one_day_shift")]
 
 
@@ -59,7 +62,8 @@ def test_two_quarterly_dividends_of_one_amount_stay_two() -> None:
 def test_another_ratio_of_one_day_is_reported_and_the_first_vendor_stands() -> None:
     result = settle(one=table(action_row("AAA", DAY, "split", 2.0)), two=table(action_row("AAA", DAY, "split", 3.0)))
     (row,) = rows(result)
-    assert row["ratio"] == 2.0 and row["flags"] == "disagreement"
+    assert row["ratio"] == 2.0
+    assert row["flags"] == "disagreement"
     assert result.differences[0]["class"] == "split_basis"
 
 
@@ -82,15 +86,19 @@ def test_two_payments_of_one_day_add_up_and_a_contradiction_does_not() -> None:
     regular = action_row("AAA", DAY, "cash_dividend", 0.5, vendor_id="x1")
     extra = action_row("AAA", DAY, "cash_dividend", 2.0, vendor_id="x2")
     result = settle(one=table(regular, extra))
-    assert [row["cash_usd"] for row in rows(result)] == [2.5] and result.superseded == {"one": 1}
+    assert [row["cash_usd"] for row in rows(result)] == [2.5]
+    assert result.superseded == {"one": 1}
     unnamed = settle(one=table({**regular, "vendor_id": None}, {**extra, "vendor_id": None}))
-    assert rows(unnamed) == [] and unnamed.quarantined == {"one": 2} and unnamed.blocked == {"AAA": DAY}
+    assert rows(unnamed) == []
+    assert unnamed.quarantined == {"one": 2}
+    assert unnamed.blocked == {"AAA": DAY}
 
 
 def test_a_later_version_of_an_event_replaces_it() -> None:
     later = action_row("AAA", DAY, "cash_dividend", 0.6, known_on=date(2010, 3, 12))
     result = settle(one=table(later, action_row("AAA", DAY, "cash_dividend", 0.5)))
-    assert [row["cash_usd"] for row in rows(result)] == [0.6] and result.superseded == {"one": 1}
+    assert [row["cash_usd"] for row in rows(result)] == [0.6]
+    assert result.superseded == {"one": 1}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,9 @@ def test_a_later_version_of_an_event_replaces_it() -> None:
 )
 def test_an_event_that_cannot_be_applied_blocks_its_symbol_unless_another_vendor_heals_it(row: dict[str, object], reason: str) -> None:
     result = settle(one=table(row))
-    assert result.quarantine["reason"].to_pylist() == [reason] and result.blocked == {"AAA": DAY} and rows(result) == []
+    assert result.quarantine["reason"].to_pylist() == [reason]
+    assert result.blocked == {"AAA": DAY}
+    assert rows(result) == []
     good = action_row("AAA", DAY, "split", 2.0)
     healed = settle(one=table(row), two=table(good))
     assert healed.blocked == ({} if row["kind"] == "split" else {"AAA": DAY})
@@ -157,6 +167,7 @@ def test_action_rows_are_conserved_and_their_order_does_not_matter(
     for order in orders:
         random.shuffle(order)
     other = settle(one=first.take(pa.array(orders[0], pa.int64())), two=second.take(pa.array(orders[1], pa.int64())))
-    assert other.table.equals(result.table) and other.blocked == result.blocked
+    assert other.table.equals(result.table)
+    assert other.blocked == result.blocked
     keys = [(row["symbol"], row["ex_date"], row["kind"], row["other_symbol"]) for row in rows(result)]
     assert len(set(keys)) == len(keys)

@@ -39,7 +39,8 @@ def test_a_vendor_on_another_undeclared_basis_fills_nothing_so_no_return_is_inve
     put(tmp_path, "one", "equity_ohlcv", raw_bars(market, keep=gap(market, 100, 120)))
     put(tmp_path, "two", "equity_ohlcv", raw_bars(market, changes=scaled(market, 0.5)))
     table = build(tmp_path)
-    assert set(table["vendor"].to_pylist()) == {"one"} and len(table) == 620
+    assert set(table["vendor"].to_pylist()) == {"one"}
+    assert len(table) == 620
     assert [row["reason"] for row in quarantine(tmp_path)] == ["fallback_disagrees"] * 20
     close = [value for key, value in cells(table, "close").items() if key[1] == "AAA"]
     assert max(abs(np.diff(np.log(close)))) < 0.4
@@ -82,7 +83,8 @@ def test_a_chain_of_vendors_bridges_a_history_where_neighbours_overlap(tmp_path:
         keep[first:last] = True
         put(tmp_path, vendor, "equity_ohlcv", raw_bars(market, keep=keep))
     table = build(tmp_path)
-    assert len(table) == 640 and quarantine(tmp_path) == []
+    assert len(table) == 640
+    assert quarantine(tmp_path) == []
 
 
 def test_the_overlap_that_is_asked_for_is_the_overlap_that_decides(tmp_path: Path, market: Market) -> None:
@@ -99,5 +101,6 @@ def test_a_vendor_whose_every_row_is_unbelievable_does_not_bar_the_others(tmp_pa
     put(tmp_path, "one", "equity_ohlcv", table)
     put(tmp_path, "two", "equity_ohlcv", raw_bars(market))
     built = build(tmp_path)
-    assert set(built["method"].to_pylist()) == {"only"} and len(built) == 640
+    assert set(built["method"].to_pylist()) == {"only"}
+    assert len(built) == 640
     assert isinstance(table, pa.Table)

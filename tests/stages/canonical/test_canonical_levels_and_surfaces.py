@@ -46,7 +46,8 @@ def test_a_gap_is_filled_by_a_vendor_that_agrees() -> None:
     result = settle(one=levels(without(truth(), 50, 51)), two=levels(truth()))
     assert len(result.table) == len(DAYS)
     assert result.table["method"].to_pylist()[49:53] == ["priority", "fallback", "fallback", "priority"]
-    assert result.compared == len(DAYS) - 2 and not result.differences
+    assert result.compared == len(DAYS) - 2
+    assert not result.differences
 
 
 def test_another_kind_of_index_never_fills_a_gap() -> None:
@@ -59,22 +60,30 @@ def test_another_kind_of_index_never_fills_a_gap() -> None:
 
 def test_a_series_that_only_continues_another_is_refused_without_overlap() -> None:
     result = settle(one=levels(truth(0, 60)), two=levels(truth(60)))
-    assert len(result.table) == 60 and set(result.quarantine["reason"].to_pylist()) == {"fallback_without_overlap"}
+    assert len(result.table) == 60
+    assert set(result.quarantine["reason"].to_pylist()) == {"fallback_without_overlap"}
 
 
 @pytest.mark.parametrize(
     ("value", "unit", "reason"),
-    [(float("nan"), "level", "missing_field"), (0.0, "level", "out_of_range"), (-1.0, "fraction", "out_of_range"), (3.0, "percent", "unknown_unit"),
-     (float("inf"), "level", "out_of_range")],
-)  # fmt: skip
+    [
+        (float("nan"), "level", "missing_field"),
+        (0.0, "level", "out_of_range"),
+        (-1.0, "fraction", "out_of_range"),
+        (3.0, "percent", "unknown_unit"),
+        (float("inf"), "level", "out_of_range"),
+    ],
+)
 def test_an_impossible_value_is_quarantined(value: float, unit: str, reason: str) -> None:
     result = settle(one=levels({5: value}, unit=unit))
-    assert result.quarantine["reason"].to_pylist() == [reason] and result.quarantined == {"one": 1}
+    assert result.quarantine["reason"].to_pylist() == [reason]
+    assert result.quarantined == {"one": 1}
 
 
 def test_a_value_in_another_unit_than_the_series_is_not_mixed_in() -> None:
     result = settle(one=levels(without(truth(), 7)), two=levels({7: 0.04}, unit="fraction"))
-    assert result.quarantine["reason"].to_pylist() == ["unit_mismatch"] and len(result.table) == len(DAYS) - 1
+    assert result.quarantine["reason"].to_pylist() == ["unit_mismatch"]
+    assert len(result.table) == len(DAYS) - 1
 
 
 def test_a_monthly_rate_keeps_its_calendar_day_and_a_daily_series_needs_sessions() -> None:
@@ -89,7 +98,9 @@ def test_the_majority_decides_an_index_value_under_consensus() -> None:
     odd = {**truth(), 9: float(SPX[9]) * 1.02}
     result = settle(policy="consensus", one=levels(odd), two=levels(truth()), three=levels(truth()))
     row = result.table.to_pylist()[9]
-    assert row["vendor"] == "two" and row["method"] == "consensus" and row["value"] == SPX[9]
+    assert row["vendor"] == "two"
+    assert row["method"] == "consensus"
+    assert row["value"] == SPX[9]
     assert result.table["vendor"].to_pylist().count("one") == len(DAYS) - 1
 
 
@@ -114,7 +125,8 @@ def test_a_surface_is_taken_whole_from_one_vendor() -> None:
         (DAYS[0], "one", 0.5),
         (DAYS[1], "two", 0.5),
     ]
-    assert result.superseded == {"one": 0, "two": 2} and result.compared == 1
+    assert result.superseded == {"one": 0, "two": 2}
+    assert result.compared == 1
 
 
 @pytest.mark.parametrize(
@@ -125,12 +137,14 @@ def test_a_surface_is_taken_whole_from_one_vendor() -> None:
 )  # fmt: skip
 def test_an_impossible_node_is_quarantined(node: dict[str, Any], reason: str) -> None:
     result = settle("options_surface", one=surface(node, {"delta": 0.25}))
-    assert result.quarantine["reason"].to_pylist() == [reason] and len(result.table) == 1
+    assert result.quarantine["reason"].to_pylist() == [reason]
+    assert len(result.table) == 1
 
 
 def test_equal_nodes_are_merged_and_contradictions_are_quarantined() -> None:
     result = settle("options_surface", one=surface({}, {}, {"delta": 0.25}, {"delta": 0.25, "iv": 0.4}))
-    assert len(result.table) == 1 and result.superseded == {"one": 1}
+    assert len(result.table) == 1
+    assert result.superseded == {"one": 1}
     assert result.quarantine["reason"].to_pylist() == ["conflicting_duplicate"] * 2
 
 

@@ -23,10 +23,13 @@ def test_the_first_vendor_with_a_bar_is_chosen_and_every_bar_says_who_else_was_s
     assert len(table) == 180
     gap = (str(market.sessions[20]), "BBB")
     vendors, methods, payloads = (cells(table, name) for name in ("vendor", "method", "payload"))
-    assert vendors[gap] == "two" and methods[gap] == "fallback" and payloads[gap] == "q"
+    assert vendors[gap] == "two"
+    assert methods[gap] == "fallback"
+    assert payloads[gap] == "q"
     assert cells(table, "vendors_seen")[gap] == "two"
     del vendors[gap], methods[gap]
-    assert set(vendors.values()) == {"one"} and set(methods.values()) == {"priority"}
+    assert set(vendors.values()) == {"one"}
+    assert set(methods.values()) == {"priority"}
 
 
 def test_a_bar_that_one_vendor_alone_has_is_marked_and_has_no_disagreement(tmp_path: Path) -> None:
@@ -69,7 +72,8 @@ def test_the_vote_of_two_outweighs_the_first_vendor_and_a_tie_goes_to_it(tmp_pat
     put(tmp_path, "three", "equity_ohlcv", raw_bars(market, symbols=["AAA"]))
     table = build(tmp_path, canonical_config(sources__equity_ohlcv__policy="consensus"))
     key = (str(market.sessions[7]), "AAA")
-    assert cells(table, "vendor")[key] == "two" and cells(table, "method")[key] == "consensus"
+    assert cells(table, "vendor")[key] == "two"
+    assert cells(table, "method")[key] == "consensus"
     assert {vendor for cell, vendor in cells(table, "vendor").items() if cell != key} == {"one"}
 
 
@@ -101,7 +105,8 @@ def test_the_ticker_of_a_renamed_company_joins_its_entity(tmp_path: Path) -> Non
     )
     rule = {"symbol": "FB", "start": None, "end": date(2022, 6, 8), "entity": "META"}
     table = build(tmp_path, canonical_config(sources__identity=[rule]))
-    assert set(table["symbol"].to_pylist()) == {"META"} and len(table) == 60
+    assert set(table["symbol"].to_pylist()) == {"META"}
+    assert len(table) == 60
     assert [flags == "renamed" for flags in table["flags"].to_pylist()] == [True] * 30 + [False] * 30
 
 

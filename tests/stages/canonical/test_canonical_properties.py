@@ -74,7 +74,8 @@ def test_rows_are_conserved_each_goes_to_one_place_and_order_does_not_matter(pla
         held = {(row["payload"], row["payload_row"]) for row in quarantine(one)}
         chosen = {(row["payload"], row["payload_row"]) for row in table.to_pylist()}
         everything = {(vendor, index) for vendor, rows in raw.items() for index in rows["payload_row"].to_pylist()}
-        assert not held & chosen and held | chosen <= everything
+        assert not held & chosen
+        assert held | chosen <= everything
         for vendor, rows in raw.items():
             counts = report["domains"]["equity_ohlcv"]["vendors"][vendor]  # type: ignore[index,call-overload]
             assert len(rows) == counts["selected"] + counts["superseded"] + counts["quarantined"]  # type: ignore[index,call-overload,operator]

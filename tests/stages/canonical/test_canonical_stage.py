@@ -98,16 +98,19 @@ def test_canonical_tables_are_sorted_by_their_key_and_keep_their_contract(tmp_pa
     for domain in DOMAINS:
         assert canonical(tmp_path, domain).schema.equals(CANONICAL[domain])
     keys = [(row["session"], row["symbol"]) for row in canonical(tmp_path).to_pylist()]
-    assert keys == sorted(keys) and len(set(keys)) == len(keys)
+    assert keys == sorted(keys)
+    assert len(set(keys)) == len(keys)
 
 
 def test_only_the_configured_dates_are_built_and_the_rest_is_counted_as_outside(tmp_path: Path) -> None:
     three_vendors(tmp_path)
     table = build(tmp_path, canonical_config(start_date="2011-02-01", end_date="2011-06-30"))
     sessions = table["session"].to_pylist()
-    assert str(min(sessions)) == "2011-02-01" and str(max(sessions)) == "2011-06-30"
+    assert str(min(sessions)) == "2011-02-01"
+    assert str(max(sessions)) == "2011-06-30"
     report = json.loads((tmp_path / "reports/canonical/canonical_report.json").read_text())
-    assert report["domains"]["equity_ohlcv"]["vendors"]["one"]["outside_dates"] > 0 and report["conserved"]
+    assert report["domains"]["equity_ohlcv"]["vendors"]["one"]["outside_dates"] > 0
+    assert report["conserved"]
 
 
 def test_too_many_missing_sessions_fail_the_stage_with_a_report_and_leave_the_old_tables(tmp_path: Path) -> None:
@@ -121,7 +124,8 @@ def test_too_many_missing_sessions_fail_the_stage_with_a_report_and_leave_the_ol
         build(tmp_path, canonical_config(max_missing=limits))
     assert digest_tree(tmp_path / "data/canonical") == before
     ranges = (tmp_path / "root/failures/canonical/coverage.csv").read_text().splitlines()
-    assert ranges[1].startswith('"equity_ohlcv","AAA",') and ".." in ranges[1]
+    assert ranges[1].startswith('"equity_ohlcv","AAA",')
+    assert ".." in ranges[1]
 
 
 def test_too_many_disagreements_fail_the_stage_and_name_the_rows(tmp_path: Path) -> None:
@@ -130,10 +134,11 @@ def test_too_many_disagreements_fail_the_stage_and_name_the_rows(tmp_path: Path)
     put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
     put(tmp_path, "two", "equity_ohlcv", raw_bars(market, changes=wrong))
     limits = {"equity_ohlcv": 0.1, "corporate_actions": 1.0, "index_level": 1.0, "options_surface": 1.0}
-    with pytest.raises(DataError, match="disagreement_share is 0.1667"):
+    with pytest.raises(DataError, match=r"disagreement_share is 0\.1667"):
         build(tmp_path, canonical_config(max_disagreement=limits))
     rows = (tmp_path / "root/failures/canonical/disagreements.csv").read_text().splitlines()
-    assert len(rows) == 31 and not (tmp_path / "data/canonical").exists()
+    assert len(rows) == 31
+    assert not (tmp_path / "data/canonical").exists()
 
 
 def test_a_raw_folder_without_tables_is_one_clear_error(tmp_path: Path) -> None:
@@ -165,7 +170,8 @@ def test_missing_ranges_are_reported_against_the_exchange_calendar(tmp_path: Pat
     found = report["domains"]["equity_ohlcv"]["coverage"]["AAA"]
     days = [str(market.sessions[at]) for at in (17, 19, 30)]
     assert found["missing_ranges"] == [[days[0], days[1], 3], [days[2], days[2], 1]]
-    assert found["expected"] == 60 and found["missing"] == 4
+    assert found["expected"] == 60
+    assert found["missing"] == 4
 
 
 def test_a_domain_without_rows_is_an_empty_table_not_a_missing_folder(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_an_impossible_bar_is_quarantined_and_the_next_vendor_takes_its_place(
     assert {k: v for k, v in cells(table, "vendor").items() if v == "two"} == {key: "two"}
     rows = quarantine(tmp_path)
     assert [row["key"] for row in rows] == ["/".join(key)]
-    assert reason in rows[0]["reason"].split("|") and rows[0]["payload"] == "p"
+    assert reason in rows[0]["reason"].split("|")
+    assert rows[0]["payload"] == "p"
     assert json.loads(rows[0]["row"])["symbol"] == "BBB"
 
 
@@ -106,8 +107,10 @@ def test_a_later_version_of_a_row_replaces_the_earlier_one(tmp_path: Path) -> No
     put(tmp_path, "one", "equity_ohlcv", pa.Table.from_pylist([later, *rows], schema=table.schema))
     built = build(tmp_path)
     key = (str(rows[4]["session"]), rows[4]["symbol"])
-    assert cells(built, "volume")[key] == 12345.0 and cells(built, "known_on")[key] == known
-    assert quarantine(tmp_path) == [] and len(built) == 180
+    assert cells(built, "volume")[key] == 12345.0
+    assert cells(built, "known_on")[key] == known
+    assert quarantine(tmp_path) == []
+    assert len(built) == 180
 
 
 def test_an_action_that_nobody_understands_quarantines_its_symbol_from_its_date_on(tmp_path: Path) -> None:

@@ -27,7 +27,10 @@ DOMAIN = "corporate_actions"
 
 @dataclass(frozen=True)
 class Action:
-    """One vendor's event; `index` is its row in the vendor's raw table, -1 for an event derived from prices."""
+    """One vendor's event; `index` is its row in the vendor's raw table, -1 for an event derived from prices.
+
+    `uncertainty_usd` is what rounding may have done to a derived amount.
+    """
 
     vendor: str
     index: int
@@ -41,6 +44,7 @@ class Action:
     known_on: date
     payload: str
     payload_row: int
+    uncertainty_usd: float = 0.0
 
     @property
     def family(self) -> str:
@@ -83,6 +87,11 @@ class _Event:
         """The product of ratios and sum of cash, one number to compare."""
         ratio = float(np.prod([action.ratio or 1.0 for action in self.actions]))
         return ratio if self.actions[0].family == "split" else sum(action.cash_usd or 0.0 for action in self.actions)
+
+    def differs(self, other: _Event, tolerance: float) -> bool:
+        """Return whether the amounts differ by more than the tolerance (relative to this one) and their uncertainty."""
+        uncertainty = sum(action.uncertainty_usd for action in (*self.actions, *other.actions))
+        return abs(self.amount - other.amount) > tolerance * abs(self.amount) + uncertainty
 
 
 def read_actions(vendor: str, table: pa.Table, rules: Sequence[Identity]) -> list[Action]:
@@ -230,7 +239,7 @@ def _twin(event: _Event, accepted: Sequence[_Event], tolerance: float, match_ses
         for other in accepted
         if event.vendor not in other.seen
         and _sessions_apart(other.day, event.day) <= match_sessions
-        and abs(other.amount - event.amount) <= tolerance * abs(other.amount)
+        and not other.differs(event, tolerance)
     ]
     return min(near, key=lambda other: (_sessions_apart(other.day, event.day), other.day), default=None)
 
@@ -240,7 +249,7 @@ def _differences(twin: _Event, event: _Event, family: str, tolerance: float) -> 
     if twin.day != event.day:
         twin.flags.add("date_shift")
         found.append(_difference(twin, event, "ex_date", "one_day_shift", str(twin.day), str(event.day)))
-    if abs(twin.amount - event.amount) > tolerance * abs(twin.amount):
+    if twin.differs(event, tolerance):
         twin.flags.add("disagreement")
         kind = "split_basis" if family == "split" else "dividend_basis" if family == "cash" else "unexplained"
         found.append(_difference(twin, event, "ratio" if family == "split" else "cash_usd", kind, twin.amount, event.amount))
@@ -258,7 +267,7 @@ def _vote(accepted: list[_Event], events: Sequence[_Event], tolerance: float) ->
     """Replace an event by one of the same day whose amount more vendors confirm (in place); ties stay."""
     for index, event in enumerate(accepted):
         rivals = [other for other in events if other.day == event.day]
-        votes = [sum(abs(o.amount - r.amount) <= tolerance * abs(r.amount) for o in rivals) for r in rivals]
+        votes = [sum(not r.differs(o, tolerance) for o in rivals) for r in rivals]
         best = rivals[int(np.argmax(votes))]
         if max(votes) > votes[rivals.index(event)]:
             accepted[index] = _Event(best.vendor, best.day, best.actions, event.flags | {"consensus"}, event.seen)
@@ -293,7 +302,8 @@ def _table(chosen: Sequence[_Event], actions: Sequence[Action], sources: DomainS
                 method = "consensus"
             elif first != action.vendor:
                 method = "fallback"
-            flags = sorted((event.flags - {"consensus"}) | ({"implied"} if action.index < 0 else set()))
+            derived = {"implied"} if action.index < 0 else set()
+            flags = sorted((event.flags - {"consensus"}) | derived | ({"approximate"} if action.uncertainty_usd else set()))
             rows.append(_row(action, event, method, flags))
     rows.sort(key=lambda row: (str(row["symbol"]), str(row["ex_date"]), str(row["kind"]), str(row["other_symbol"] or "")))
     return pa.Table.from_pylist(rows, schema=CANONICAL[DOMAIN])

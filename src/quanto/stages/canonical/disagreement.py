@@ -6,7 +6,7 @@
 4. `unit_error`: the ratio is 100 or 1000, or the inverse.
 5. `dividend_basis`: the difference is the dividend of the next ex-date, or the ratio is near one and stays.
 6. `one_day_shift`: the value is the other side's value of a neighbouring session.
-7. `bad_session`: most of the session's symbols differ between the two vendors.
+7. `bad_session`: half of the session's symbols, or more, differ between the chosen and some other vendor.
 8. `open_auction`, `range_rules`: the close agrees; the open, or the high or low, differs a little.
 9. `volume_difference` for volumes, `bad_tick` for prices: what is left.
 """
@@ -101,7 +101,6 @@ class Cases:
     """Differences beyond tolerance between the chosen and one other vendor in one field; arrays of shape (n,)."""
 
     field: str
-    other: int
     row: IntArray
     column: IntArray
     chosen: FloatArray
@@ -120,40 +119,47 @@ def explain(
     """Return the differences beyond tolerance with their class (DETAILS), and how many cells were compared (COMPARED)."""
     core = np.zeros(axes.shape, dtype=np.bool_)
     core[axes.core] = True
-    details, compared = [DETAILS.empty_table()], []
     payout = _next_dividend(axes, actions)
-    for other, bar in enumerate(bars):
-        for mine in range(len(bars)):
-            pair = core & (vendor == mine) & bar.valid
-            if mine == other or not pair.any():
-                continue
-            bad_session: BoolArray | None = None
-            for name in ("close", *(field for field in FIELDS if field != "close")):
-                case, cells = _beyond(name, other, bar, pair, chosen, getattr(config.tolerances, name))
-                counted = {"field": name, "cells": cells, "above": len(case.row)}
-                compared.append({"vendor": names[mine], "other": names[other], **counted})
-                if name == "close":
-                    bad_session = _bad_sessions(case, pair)
-                if len(case.row) and bad_session is not None:
-                    kind = _classify(case, bars[mine], bar, axes, chosen, config, actions, payout, bad_session)
-                    details.append(_detail_rows(case, kind, names[mine], names[other], axes))
+    pairs = [(mine, other) for other in range(len(bars)) for mine in range(len(bars)) if mine != other]
+    cells = {(mine, other): core & (vendor == mine) & bars[other].valid for mine, other in pairs}
+    cells = {pair: here for pair, here in cells.items() if here.any()}
+    cases = {
+        (pair, name): _beyond(name, bars[pair[1]], here, chosen, getattr(config.tolerances, name))
+        for pair, here in cells.items()
+        for name in FIELDS
+    }
+    bad = _bad_sessions(cases, cells, len(bars), len(axes.sessions))
+    details = [DETAILS.empty_table()]
+    compared = []
+    for ((mine, other), name), case in cases.items():
+        counted = {"field": name, "cells": int(cells[mine, other].sum()), "above": len(case.row)}
+        compared.append({"vendor": names[mine], "other": names[other], **counted})
+        if len(case.row):
+            kind = _classify(case, bars[mine], bars[other], axes, chosen, config, actions, payout, bad[mine])
+            details.append(_detail_rows(case, kind, names[mine], names[other], axes))
     return pa.concat_tables(details), pa.Table.from_pylist(compared, schema=COMPARED)
 
 
-def _beyond(
-    name: str, other: int, bar: VendorBars, pair: BoolArray, chosen: Mapping[str, FloatArray], tolerance: float
-) -> tuple[Cases, int]:
+def _beyond(name: str, bar: VendorBars, pair: BoolArray, chosen: Mapping[str, FloatArray], tolerance: float) -> Cases:
     rows, columns = np.nonzero(pair)
     mine, theirs = chosen[name][rows, columns], bar.fields[name][rows, columns]
     hit = difference_to(theirs, mine) > tolerance
-    return Cases(name, other, rows[hit], columns[hit], mine[hit], theirs[hit]), len(rows)
+    return Cases(name, rows[hit], columns[hit], mine[hit], theirs[hit])
 
 
-def _bad_sessions(case: Cases, pair: BoolArray) -> BoolArray:
-    """Return the sessions in which most of at least three compared symbols differ in the close; shape (n_sessions,)."""
-    compared = pair.sum(axis=1)
-    differ = np.bincount(case.row, minlength=len(compared))
-    return np.asarray((compared >= _BAD_SESSION_SYMBOLS) & (2 * differ > compared), dtype=np.bool_)
+def _bad_sessions(
+    cases: Mapping[tuple[tuple[int, int], str], Cases], cells: Mapping[tuple[int, int], BoolArray], vendors: int, sessions: int
+) -> BoolArray:
+    """Return the sessions in which, against any one vendor, half of at least three symbols differ in the close.
+
+    Shape (n_vendors, n_sessions), by the chosen vendor: what is wrong in a whole session is wrong against all others.
+    """
+    bad = np.zeros((vendors, sessions), dtype=np.bool_)
+    for (mine, other), here in cells.items():
+        count = here.sum(axis=1)
+        differ = np.bincount(cases[(mine, other), "close"].row, minlength=sessions)
+        bad[mine] |= (count >= _BAD_SESSION_SYMBOLS) & (2 * differ >= count)
+    return bad
 
 
 def _classify(
@@ -203,9 +209,9 @@ def _tests(
     tick = np.maximum(_tick(case.chosen, mine, row, column), _tick(case.value, bar, row, column))
     never = np.zeros(len(row), dtype=np.bool_)
     stale = (_shifted(grid, row, column, -1) == case.value) ^ (_shifted(own, row, column, -1) == case.chosen)
-    shifted = (np.abs(_shifted(own, row, column, -1) / case.value - 1) <= _SHIFT_MATCH) | (
-        np.abs(_shifted(own, row, column, 1) / case.value - 1) <= _SHIFT_MATCH
-    )
+    shifted = _is_shifted(case.value, own, row, column)
+    # One equal high or open is chance: the whole bar must be the neighbour's.
+    shifted &= _is_shifted(bar.fields["close"][row, column], chosen["close"], row, column)
     return {
         "rounding": never if volume else np.abs(difference) <= tick,
         "stale_fill": stale if case.field == "close" else never,
@@ -218,6 +224,12 @@ def _tests(
         "open_auction": close_agrees & (np.abs(ratio - 1) <= _OPEN_RANGE) if case.field == "open" else never,
         "range_rules": close_agrees & (np.abs(ratio - 1) <= _HIGH_LOW_RANGE) if case.field in ("high", "low") else never,
     }
+
+
+def _is_shifted(value: FloatArray, own: FloatArray, row: IntArray, column: IntArray) -> BoolArray:
+    """Return whether each value is the other side's value of the session before or after."""
+    found = [np.abs(_shifted(own, row, column, by) / value - 1) <= _SHIFT_MATCH for by in (-1, 1)]
+    return np.asarray(found[0] | found[1], dtype=np.bool_)
 
 
 def _tick(value: FloatArray, bar: VendorBars, row: IntArray, column: IntArray) -> FloatArray:

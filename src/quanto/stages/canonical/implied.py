@@ -48,7 +48,8 @@ def implied_events(vendor: str, table: pa.Table, splits: SplitHistory, rules: Se
     refused: list[Refusal] = []
     for series in _series(table, splits, rules, ("raw", "split"), np.isfinite(adjusted) & (adjusted > 0)):
         implied = implied_actions(series.close, adjusted[series.row], series.split)
-        for position, ratio, cash in zip(implied.position, implied.split_ratio, implied.dividend_usd, strict=True):
+        numbers = (implied.position, implied.split_ratio, implied.dividend_usd, implied.uncertainty_usd)
+        for position, ratio, cash, uncertainty in zip(*numbers, strict=True):
             row = int(series.row[position])
             day = as_date(np.datetime64(int(series.days[position]), "D"))
             events: list[tuple[str, float | None, float | None]] = [("split", float(ratio), None)] if ratio != 1.0 else []
@@ -58,7 +59,7 @@ def implied_events(vendor: str, table: pa.Table, splits: SplitHistory, rules: Se
                 found.append(
                     Action(
                         vendor=vendor, index=-1, symbol=series.symbol, ex_date=day, kind=kind, ratio=share, cash_usd=amount,
-                        other_symbol=None, vendor_id=None, **origin,
+                        other_symbol=None, vendor_id=None, uncertainty_usd=float(uncertainty) if kind == "cash_dividend" else 0.0, **origin,
                     )
                 )  # fmt: skip
         refused += [Refusal(vendor, series.symbol, str(np.datetime64(int(series.days[i]), "D"))) for i in implied.refused]
