@@ -1,0 +1,196 @@
+"""How often the gates are wrong: every tier on worlds without an edge, and the power to find a planted one.
+
+What runs here is `judge`, the same function that the qualify stage calls, on thousands of drawn records. The result
+belongs to one digest of gate code and thresholds; promotion refuses any other.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tqdm import tqdm
+
+from quanto.core.errors import DataError
+from quanto.core.rng import generator
+from quanto.market.panel import build_panel
+from quanto.stages.qualify.code import gate_digest
+from quanto.stages.qualify.config import Thresholds
+from quanto.stages.qualify.gate import TIERS
+from quanto.stages.qualify.verdict import judge
+from quanto.stages.qualify.worlds import FAMILIES, HISTORY, draw_world, record
+
+FloatArray = npt.NDArray[np.float64]
+
+TRIALS = (1, 5, 20)
+NULL_SESSIONS = 1000
+POWER_SESSIONS = (500, 1000)
+POWER_RATIO = 2.0
+POWER_TRIALS = 20
+# Per side; planted edges pay costs, noise does not (which makes its rates upper bounds).
+COST = 5e-4
+# Markets of one task: large enough that its overhead does not count, small enough to share out.
+BLOCK = 50
+EDGE = "edge_v1"
+
+ASSUMPTIONS = (
+    "the record is in order (limits, leak proof, ledger, point-in-time universe): only returns are judged",
+    "the sealed block raises no veto and fresh sessions exist, so production rates are upper bounds",
+    "of K trials the one with the highest alpha asks; noise pays no costs; trials cut exposure in labelled high volatility",
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One task: the markets first..last-1 of one family, judged for each number of trials."""
+
+    family: str
+    sessions: int
+    trials: tuple[int, ...]
+    first: int
+    last: int
+    planted_ratio: float
+    thresholds: Thresholds
+    real: FloatArray
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """What an error names."""
+        return f"{self.family}, markets {self.first} to {self.last - 1}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The counts of one cell: markets judged, promoted and left open by tier, and edge tests passed."""
+
+    family: str
+    sessions: int
+    trials: int
+    information_ratio: float
+    markets: int
+    promoted: dict[str, int]
+    insufficient: dict[str, int]
+    edge_passed: int
+
+    def row(self) -> dict[str, object]:
+        """Return the cell with its rates as a JSON value."""
+        rates = {tier: count / self.markets for tier, count in self.promoted.items()}
+        return {**asdict(self), "rate": rates, "edge_rate": self.edge_passed / self.markets}
+
+
+def calibrate_gates(
+    thresholds: Thresholds, real: FloatArray, executor: Executor, markets: int = 2000, power_markets: int = 1000, seed: int = 7
+) -> dict[str, object]:
+    """Return the operating characteristics of the gates, keyed by their digest: the content to merge into calibration.json.
+
+    Parameters
+    ----------
+    real
+        Shape (n_sessions, n_names): session returns of the canonical data in excess of cash, no NaN.
+    markets, power_markets
+        Drawn per null family, and per planted cell.
+
+    Raises
+    ------
+    DataError
+        If the real returns are too few or not finite.
+    """
+    if len(real) < HISTORY or not np.isfinite(real).all():
+        raise DataError(f"calibration needs {HISTORY} or more sessions of finite canonical returns; found shape {real.shape}")
+    nulls = [
+        Block(name, NULL_SESSIONS, TRIALS, first, last, 0.0, thresholds, real, seed)
+        for name in FAMILIES
+        for first, last in _ranges(markets)
+    ]
+    planted = [
+        Block("garch", sessions, (POWER_TRIALS,), first, last, POWER_RATIO, thresholds, real, seed)
+        for sessions in POWER_SESSIONS
+        for first, last in _ranges(power_markets)
+    ]
+    counts = _run([*nulls, *planted], executor)
+    cells = [_cell(counts, name, NULL_SESSIONS, trials, 0.0) for name in FAMILIES for trials in TRIALS]
+    power = [_cell(counts, "garch", sessions, POWER_TRIALS, POWER_RATIO) for sessions in POWER_SESSIONS]
+    return {
+        gate_digest(thresholds): {
+            "false_promotion": [cell.row() for cell in cells],
+            "false_promotion_pooled": _pooled(cells),
+            "false_promotion_by_trials": {str(trials): _pooled([cell for cell in cells if cell.trials == trials]) for trials in TRIALS},
+            "power": [cell.row() for cell in power],
+            "level": thresholds.evidence_level,
+            "seed": seed,
+            "assumptions": list(ASSUMPTIONS),
+        }
+    }
+
+
+def measure(block: Block) -> dict[tuple[str, int, int, float, str], int]:
+    """Return how often each tier was promoted and the edge test passed, by (family, sessions, trials, ratio, what)."""
+    counts: Counter[tuple[str, int, int, float, str]] = Counter()
+    family = FAMILIES[block.family]
+    for market in range(block.first, block.last):
+        rng = generator(block.seed, "calibration", block.family, block.sessions, str(block.planted_ratio), market)
+        world = draw_world(family, block.sessions, max(block.trials), rng, block.real)
+        for trials in block.trials:
+            cost = COST if block.planted_ratio else 0.0
+            evidence = record(world, trials, block.thresholds, market, block.planted_ratio, cost)
+            judgement = judge(evidence, block.thresholds)
+            where = (block.family, block.sessions, trials, block.planted_ratio)
+            counts[*where, "markets"] += 1
+            for verdict in judgement.verdicts:
+                counts[*where, verdict.tier] += verdict.decision == "promote"
+                counts[*where, f"insufficient_{verdict.tier}"] += verdict.decision == "insufficient evidence"
+            counts[*where, EDGE] += any(result.name == EDGE and result.status == "passed" for result in judgement.results)
+    return dict(counts)
+
+
+def canonical_returns(bars: pa.Table, actions: pa.Table) -> FloatArray:
+    """Return session returns of the canonical data with splits and dividends, on the sessions where every name has one.
+
+    Shape (n_sessions, n_names).
+    """
+    symbols = sorted(set(bars["symbol"].to_pylist()))
+    sessions = np.unique(bars["session"].to_numpy().astype("datetime64[D]"))
+    panel = build_panel(bars, actions, sessions, symbols)
+    value = panel.close[1:] * panel.split[1:] + panel.dividend_usd[1:]
+    returns = value / panel.close[:-1] - 1
+    return np.asarray(returns[np.isfinite(returns).all(axis=1)])
+
+
+def _ranges(markets: int) -> list[tuple[int, int]]:
+    return [(first, min(first + BLOCK, markets)) for first in range(0, markets, BLOCK)]
+
+
+def _run(blocks: list[Block], executor: Executor) -> Counter[tuple[str, int, int, float, str]]:
+    futures: list[Future[dict[tuple[str, int, int, float, str], int]]] = [executor.submit(measure, block) for block in blocks]
+    done: Iterable[Future[dict[tuple[str, int, int, float, str], int]]] = as_completed(futures)
+    total: Counter[tuple[str, int, int, float, str]] = Counter()
+    # Sums do not depend on the order in which tasks end.
+    for future in tqdm(done, total=len(futures), desc="calibrate gates", disable=not sys.stderr.isatty()):
+        total.update(future.result())
+    return total
+
+
+def _cell(counts: Counter[tuple[str, int, int, float, str]], family: str, sessions: int, trials: int, ratio: float) -> Cell:
+    where = (family, sessions, trials, ratio)
+    return Cell(
+        family=family,
+        sessions=sessions,
+        trials=trials,
+        information_ratio=ratio,
+        markets=counts[*where, "markets"],
+        promoted={tier: counts[*where, tier] for tier in TIERS},
+        insufficient={tier: counts[*where, f"insufficient_{tier}"] for tier in TIERS},
+        edge_passed=counts[*where, EDGE],
+    )
+
+
+def _pooled(cells: list[Cell]) -> dict[str, float]:
+    markets = sum(cell.markets for cell in cells)
+    return {tier: sum(cell.promoted[tier] for cell in cells) / markets for tier in TIERS}
