@@ -40,11 +40,7 @@ def small_market(seed: int = 0, symbols: int = 3, end: date = date(2002, 6, 28))
 def train_config(preset: str = "default", **changes: Any) -> TrainConfig:
     """Return the composed section `train`; `changes` are dotted keys with `__` for the dot."""
     base = OmegaConf.create(yaml.safe_load((ROOT / "conf/config.yaml").read_text()))
-    section = OmegaConf.load(ROOT / "conf/train/default.yaml")
-    if preset != "default":
-        section = OmegaConf.merge(section, OmegaConf.load(ROOT / f"conf/train/{preset}.yaml"))
-        section.pop("defaults")
-    base.train = section
+    base.train = _preset(preset)
     for key, value in changes.items():
         dotted = key.replace("__", ".")
         # Sections that the whole experiment shares are changed where they stand.
@@ -52,6 +48,12 @@ def train_config(preset: str = "default", **changes: Any) -> TrainConfig:
         OmegaConf.update(base, dotted if shared else f"train.{dotted}", value)
     resolved: Any = OmegaConf.to_container(base, resolve=True)
     return load_section("train", resolved["train"], TrainConfig)
+
+
+def _preset(name: str) -> Any:
+    own = OmegaConf.load(ROOT / f"conf/train/{name}.yaml")
+    parents = [parent for parent in own.pop("defaults", []) if parent != "_self_"]
+    return OmegaConf.merge(*(_preset(parent) for parent in parents), own)
 
 
 def quick_config(**changes: Any) -> TrainConfig:
