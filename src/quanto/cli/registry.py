@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from quanto.cli import data, experiments, governance, setup, workflow
+from quanto.cli import data, experiments, governance, judging, setup, workflow
 from quanto.cli.command import Command
 from quanto.core.registry import Registry
 
 GROUPS = ("workflow", "experiments", "governance", "set-up")
 
 COMMANDS: Registry[Command] = Registry(
-    "verb", *data.COMMANDS, *workflow.COMMANDS, *experiments.COMMANDS, *governance.COMMANDS, *setup.COMMANDS
+    "verb", *data.COMMANDS, *workflow.COMMANDS, *judging.COMMANDS, *experiments.COMMANDS, *governance.COMMANDS, *setup.COMMANDS
 )
