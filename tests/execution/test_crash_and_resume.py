@@ -71,7 +71,7 @@ def test_a_run_killed_after_any_event_resumes_to_the_same_bytes(tmp_path: Path) 
 
 def test_a_halting_run_killed_after_any_event_halts_all_the_same(tmp_path: Path) -> None:
     world = World(2, sessions=20, symbols=3)
-    setup = (world, Plan(1, 20, 1e6), terms(reduce_only_drawdown=0.01, halt_drawdown=0.02), sim_config())
+    setup = (world, Plan(1, 20, 1e6), terms(reduce_only_drawdown=0.002, halt_drawdown=0.004), sim_config())
     run(tmp_path / "whole.jsonl", setup)
     whole = (tmp_path / "whole.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)

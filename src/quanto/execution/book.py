@@ -55,6 +55,7 @@ class Book:
         self.orders: dict[str, Order] = {}
         self.names: dict[str, str] = {}
         self.fills: set[str] = set()
+        self.flows: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
         self.proceeds = 0.0
         self.traded = 0.0
         self.passed_at: list[datetime] = []
@@ -84,6 +85,10 @@ class Book:
     def order_named(self, broker_order_id: str) -> Order | None:
         """Return the session's order that the broker knows by this id."""
         return self.orders.get(self.names.get(broker_order_id, ""))
+
+    def knows_flow(self, flow_id: str) -> bool:
+        """Return whether a change of the account was journalled before."""
+        return any(flow_id in known for known in self.flows)
 
     def open_orders(self) -> list[Order]:
         """Return the orders that are not final, in the order they were made."""
@@ -115,6 +120,8 @@ def _begin(book: Book, event: Entry) -> None:
 
 def _open(book: Book, event: Entry) -> None:
     book.opened = event
+    # A broker's ledger is read from the session before on: two sessions of ids tell what is new.
+    book.flows = (book.flows[1], frozenset(flow["flow_id"] for flow in event["flows"]))
     for flow in event["flows"]:
         book.cash += flow["cash"]
         if flow["shares"]:

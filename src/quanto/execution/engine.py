@@ -191,7 +191,7 @@ class SessionEngine:
         book, session = self.book, self._feed.day(t + 1)
         self._broker.open_session(session)
         if book.opened is None:
-            flows = [flow._asdict() for flow in self._broker.flows(session)]
+            flows = [flow._asdict() for flow in self._broker.flows(session) if not book.knows_flow(flow.flow_id)]
             self._recorder.emit({"kind": "open", "session": session.isoformat(), "flows": flows})
         # With orders under way the account moves; then the reconciliation at the end of the session judges it.
         if reconcile and not book.orders:

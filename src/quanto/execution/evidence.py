@@ -61,6 +61,7 @@ class SessionRow:
     dividends: float = 0.0
     interest: float = 0.0
     cash_in_lieu: float = 0.0
+    other_flows: float = 0.0
     slippage_usd: float = 0.0
     shortfall_usd: float = 0.0
     decided_usd: float = 0.0
@@ -109,8 +110,10 @@ def _row(book: Book, close: Mapping[str, float]) -> SessionRow:
             row.interest += flow["cash"]
         elif flow["kind"] == "cash_in_lieu":
             row.cash_in_lieu += flow["cash"]
-        else:
+        elif flow["kind"] == "dividend":
             row.dividends += flow["cash"]
+        else:
+            row.other_flows += flow["cash"]
     for order in book.orders.values():
         _count(row, order)
         arrival = quoted.get(order.symbol) or order.reference_price
@@ -187,6 +190,7 @@ def summarise(rows: Sequence[SessionRow]) -> dict[str, object]:
         "dividends_usd": sum(row.dividends for row in rows),
         "interest_usd": sum(row.interest for row in rows),
         "cash_in_lieu_usd": sum(row.cash_in_lieu for row in rows),
+        "other_flows_usd": sum(row.other_flows for row in rows),
         "turnover_per_year": float(turnover.mean() * SESSIONS_PER_YEAR) if len(rows) else None,
         "exposure_mean": float(gross.mean()) if len(rows) else None,
         "exposure_p95": float(np.quantile(gross, 0.95)) if len(rows) else None,

@@ -164,7 +164,7 @@ def by_regime(rows: list[SessionRow], regimes: pa.Table) -> dict[str, list[Sessi
 
 
 _COLUMNS = (
-    "nav", "cash", "gross", "drawdown", "turnover", "bought", "sold", "fees", "dividends", "interest", "cash_in_lieu",
+    "nav", "cash", "gross", "drawdown", "turnover", "bought", "sold", "fees", "dividends", "interest", "cash_in_lieu", "other_flows",
     "slippage_usd", "shortfall_usd", "orders", "denied", "submitted", "rejected", "filled", "partial", "unfilled", "missed", "halted",
 )  # fmt: skip
 
