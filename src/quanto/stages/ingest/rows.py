@@ -24,9 +24,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 DateArray = npt.NDArray[np.datetime64]
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
-_ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
+# Digits of other scripts are no numbers of a vendor.
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 class _Missing:
@@ -210,7 +212,7 @@ def parse_number(value: object) -> float | str:
 
 def parse_integer(value: object) -> int | str:
     """Return an int64, or in words why the value is none; a float or numeric text counts if it is exactly integral."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,19}", value.strip()):
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         value = int(value)
     elif isinstance(value, str) and not isinstance(parse_number(value), str):
         value = float(value)

@@ -35,12 +35,14 @@ from quanto.stages.ingest.errors import (
 from quanto.stages.ingest.http_vendor import as_of, shard_of
 from quanto.stages.ingest.limits import Clock, SystemClock, backoff
 from quanto.stages.ingest.redaction import redact, secret_from_environment
-from quanto.stages.ingest.rows import Records, join, make_table
+from quanto.stages.ingest.rows import join, make_table
 from quanto.stages.ingest.stamps import local_stamps, provisional
+from quanto.stages.ingest.text_rows import text_records
 from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Rejected, Shard, VendorKind
 
 DOMAINS = frozenset({"equity_ohlcv"})
 COLUMNS = ("ticker", "volume", "open", "close", "high", "low", "window_start", "transactions")
+NUMBERS = (*PRICES, "volume")
 NEEDED = tuple(name for name in COLUMNS if name != "transactions")
 GONE = 404
 ATTEMPTS = 5
@@ -174,11 +176,10 @@ class FlatFileVendor:
         raise UndecodableError(f"{self.name}: no attempt was made")
 
     def _parse(self, shard: Shard, payload: Payload) -> Parsed:
-        table, notes = read_day_file(payload.sha256, gzip.decompress(payload.body))
-        table = table.append_column("payload_row", pa.array(np.arange(len(table))))
+        table, rejected, notes = read_day_file(payload.sha256, gzip.decompress(payload.body))
         if not self.options.all_symbols:
             table = table.filter(pc.is_in(table["ticker"], pa.array(shard.symbols, pa.string())))
-        table, rejected = _typed(payload.sha256, table)
+            rejected = [item for item in rejected if item.key in shard.symbols]
         local = local_stamps(table["window_start"].to_numpy(), "ns")
         days = local.astype("datetime64[D]")
         wrong = days != np.datetime64(shard.start)
@@ -199,15 +200,16 @@ class FlatFileVendor:
         return Parsed(make_table("equity_ohlcv", {**given, **columns}, count), tuple(rejected), notes)
 
 
-def read_day_file(payload: str, text: bytes) -> tuple[pa.Table, tuple[str, ...]]:
-    """Return the needed columns of a day file and notes; prices are numbers, or text where one of them is none.
+def read_day_file(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected], tuple[str, ...]]:
+    """Return the needed columns of a day file with `payload_row`, the lines that are no rows, and notes.
 
-    Columns are found by name, in any order.
+    Columns are found by name, in any order. A file of numbers is read by Arrow; one with something else in it line by
+    line, so that a bad line spoils nothing but itself.
 
     Raises
     ------
     ContractError
-        If a column is missing, or a line has another number of fields than the header.
+        If a column is missing.
     """
     header = text.partition(b"\n")[0].decode("utf-8-sig", "replace").strip().split(",")
     lost = [name for name in NEEDED if name not in header]
@@ -215,19 +217,31 @@ def read_day_file(payload: str, text: bytes) -> tuple[pa.Table, tuple[str, ...]]
         raise ContractError(f"payload {payload[:12]} has no column {', '.join(lost)}; found {', '.join(header)}")
     extra = sorted(set(header) - set(COLUMNS))
     notes = (f"unknown fields ignored: {', '.join(extra)}",) if extra else ()
-    numbers: dict[str, pa.DataType] = dict.fromkeys((*PRICES, "volume"), pa.float64())
-    for types in ({**numbers, "window_start": pa.int64()}, dict.fromkeys((*PRICES, "volume", "window_start"), pa.string())):
-        options = pacsv.ConvertOptions(
-            column_types={**types, "ticker": pa.string()}, include_columns=list(NEEDED), strings_can_be_null=False,
-            null_values=[],
-        )  # fmt: skip
-        try:
-            return pacsv.read_csv(io.BytesIO(text), convert_options=options), notes
-        except pa.ArrowInvalid as error:
-            if "columns" in str(error) and "got" in str(error):
-                raise ContractError(f"payload {payload[:12]}: {error}") from None
-            problem = error
-    raise ContractError(f"payload {payload[:12]} is no table: {problem}")
+    types = {"ticker": pa.string(), **dict.fromkeys(NUMBERS, pa.float64()), "window_start": pa.int64()}
+    convert = pacsv.ConvertOptions(column_types=types, include_columns=list(NEEDED), strings_can_be_null=False, null_values=[])
+    try:
+        table = pacsv.read_csv(io.BytesIO(text), convert_options=convert)
+    except pa.ArrowInvalid:
+        table, rejected = _line_by_line(payload, text)
+        return table, rejected, notes
+    table = table.append_column("payload_row", pa.array(np.arange(len(table))))
+    finite = np.all([np.isfinite(table[name].to_numpy()) for name in NUMBERS], axis=0)
+    rejected = _rejected(payload, table, ~finite, lambda _: "a price or the volume is not finite")
+    return (table if finite.all() else table.filter(pa.array(finite))), rejected, notes
+
+
+def _line_by_line(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected]]:
+    records = text_records(payload, text)
+    columns: dict[str, object] = {"ticker": pa.array(records.texts("ticker"), pa.string())}
+    columns |= {name: pa.array(records.numbers(name)) for name in NUMBERS}
+    columns["window_start"] = pa.array(records.integers("window_start"))
+    columns["payload_row"] = pa.array(np.arange(len(records)))
+    good = np.array([index not in records.faults for index in range(len(records))], dtype=bool)
+    rejected = [
+        Rejected(str(records.records[index].get("ticker")), reason, dict(records.records[index]), payload, index)
+        for index, reason in sorted(records.faults.items())
+    ]
+    return pa.table(columns).filter(pa.array(good)), rejected
 
 
 def _check_file(path: str, shard: Shard, body: bytes) -> None:
@@ -239,23 +253,6 @@ def _check_file(path: str, shard: Shard, body: bytes) -> None:
         raise TruncatedError(f"{path} is broken or breaks off ({type(error).__name__}: {error})") from None
     if text.strip().count(b"\n") == 0:
         raise UndecodableError(f"{path} has a header and no row, although {shard.start} is a session; it may not be published yet")
-
-
-def _typed(payload: str, table: pa.Table) -> tuple[pa.Table, list[Rejected]]:
-    """Return the table with numbers and without the rows that are none; a table of numbers is returned as it is."""
-    if pa.types.is_floating(table.schema.field("open").type):
-        finite = np.ones(len(table), dtype=bool)
-        for name in (*PRICES, "volume"):
-            finite &= np.isfinite(table[name].to_numpy())
-        return table.filter(pa.array(finite)), _rejected(payload, table, ~finite, lambda _: "a price or the volume is not finite")
-    records = Records(payload, table.to_pylist())
-    columns = {name: pa.array(records.numbers(name)) for name in (*PRICES, "volume")}
-    columns["window_start"] = pa.array(records.integers("window_start"))
-    bad = np.array([index in records.faults for index in range(len(records))], dtype=bool)
-    rejected = _rejected(payload, table, bad, lambda index: records.faults[index])
-    for name, column in columns.items():
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table.filter(pa.array(~bad)), rejected
 
 
 def _rejected(payload: str, table: pa.Table, mask: np.ndarray, reason: Callable[[int], str]) -> list[Rejected]:
