@@ -154,14 +154,18 @@ def window_share_at_most(values: FloatArray, window: int, minimum: int) -> Float
 
     NaN where the value at t is missing or fewer than `minimum` are observed.
     """
-    below = np.zeros_like(values)
-    count = np.zeros_like(values)
+    (out,) = _by_block((values,), lambda block: (_share_at_most(block[0], window, minimum),))
+    return out
+
+
+def _share_at_most(values: FloatArray, window: int, minimum: int) -> FloatArray:
+    below, count = np.zeros(values.shape), np.zeros(values.shape)
+    seen = np.isfinite(values)
     for back in range(min(window, len(values))):
-        earlier = values[: len(values) - back]
-        count[back:] += np.isfinite(earlier)
-        below[back:] += earlier <= values[back:]
-    share = below / np.maximum(count, 1.0)
-    return np.where(np.isfinite(values) & (count >= minimum), share, np.nan)
+        stop = len(values) - back
+        count[back:] += seen[:stop]
+        below[back:] += values[:stop] <= values[back:]
+    return np.where(seen & (count >= minimum), below / np.maximum(count, 1.0), np.nan)
 
 
 def window_median(values: FloatArray, window: int) -> FloatArray:
@@ -177,15 +181,16 @@ def window_median(values: FloatArray, window: int) -> FloatArray:
 
 
 def _fold(leaf: State, window: int, merge: Merge) -> State:
-    if leaf[0].ndim == 1 or leaf[0].shape[1] <= BLOCK_SYMBOLS:
-        return _fold_block(leaf, window, merge)
-    out = tuple(np.empty_like(array) for array in leaf)
-    for start in range(0, leaf[0].shape[1], BLOCK_SYMBOLS):
-        block = slice(start, start + BLOCK_SYMBOLS)
-        part = _fold_block(tuple(np.ascontiguousarray(array[:, block]) for array in leaf), window, merge)
-        for target, array in zip(out, part, strict=True):
-            target[:, block] = array
-    return out
+    return _by_block(leaf, lambda block: _fold_block(block, window, merge))
+
+
+def _by_block(arrays: State, function: Callable[[State], State]) -> State:
+    """Return what an elementwise-by-symbol function gives, computed a few symbols at a time."""
+    if arrays[0].ndim == 1 or arrays[0].shape[1] <= BLOCK_SYMBOLS:
+        return function(arrays)
+    starts = range(0, arrays[0].shape[1], BLOCK_SYMBOLS)
+    parts = [function(tuple(np.ascontiguousarray(array[:, start : start + BLOCK_SYMBOLS]) for array in arrays)) for start in starts]
+    return tuple(np.concatenate(pieces, axis=1) for pieces in zip(*parts, strict=True))
 
 
 def _fold_block(leaf: State, window: int, merge: Merge) -> State:

@@ -19,7 +19,7 @@ SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG", "HHH")
 
 
 def market(sessions: int = 300, names: int = 4, seed: int = 1, start: date = date(2001, 1, 2)) -> MarketView:
-    """Return a complete market with one split per name, an index, a VIX and no surface."""
+    """Return a complete market with one split per name, an index, a VIX and a surface with holes."""
     rng = np.random.default_rng(seed)
     days = sessions_between(start, date(start.year + sessions // 240 + 2, 12, 31))[:sessions]
     common = 0.012 * rng.standard_normal(sessions) * (1 + (np.arange(sessions) // 60 % 2))
@@ -49,9 +49,17 @@ def market(sessions: int = 300, names: int = 4, seed: int = 1, start: date = dat
         splits_known=np.where(split != 1.0, known, np.nan),
         blocks_known=nothing,
         series={"index": (index, day), "vix": (vix, day)},
-        surface={},
-        surface_known=nothing,
+        surface=_surface(known, rng),
+        surface_known=known,
     )
+
+
+def _surface(known: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    level = 0.3 * np.exp(0.2 * np.sin(np.arange(len(known)) / 40))[:, None] * np.exp(0.05 * rng.standard_normal(known.shape))
+    measures = {name: level + 0.01 * rng.standard_normal(known.shape) for name in ("atm_30", "atm_60", "atm_90", "call_25_30", "put_25_30")}
+    for name in ("call_open_interest", "put_open_interest", "call_volume", "put_volume"):
+        measures[name] = np.round(1e4 * np.exp(rng.standard_normal(known.shape)))
+    return {name: np.where(rng.random(known.shape) < 0.02, np.nan, values) for name, values in measures.items()}
 
 
 def features_config(view: MarketView, **changes: object) -> FeaturesConfig:

@@ -79,11 +79,18 @@ def compute_columns(view: MarketView, columns: Sequence[FeatureColumn]) -> dict[
     for rows in late.values():
         affected |= rows
     for row in np.flatnonzero(affected):
-        then = Derived(view.known_by(int(row)).until(int(row) + 1))
-        for column in columns:
-            if late[column.reads][row]:
-                out[column.name][row] = _finite(column.compute(then))[-1]
+        then = view.known_by(int(row)).until(int(row) + 1)
+        wanted = [column for column in columns if late[column.reads][row]]
+        for column, value in zip(wanted, _last_values(then, wanted), strict=True):
+            out[column.name][row] = value
     return out
+
+
+def _last_values(view: MarketView, columns: Sequence[FeatureColumn]) -> list[FloatArray]:
+    """Return the values of the last session; columns with a look-back from no more history than that."""
+    reach = max((column.lookback for column in columns if column.lookback is not None), default=0)
+    whole, part = Derived(view), Derived(view.since(max(0, len(view.sessions) - 1 - reach)))
+    return [_finite(column.compute(whole if column.lookback is None else part))[-1] for column in columns]
 
 
 def _finite(values: FloatArray) -> FloatArray:

@@ -133,7 +133,7 @@ CORE_V1 = FeatureSet(
             lookback=0,
             nan_rule="missing without a bar at t",
             source="Lou, Polk, Skouras (2019), section 2",
-            reads=_READS,
+            reads=frozenset({BARS}),
             compute=_intraday,
         ),
         volatility(21),
@@ -190,7 +190,7 @@ CORE_V1 = FeatureSet(
             lookback=0,
             nan_rule="missing without a bar at t",
             source="Amihud (2002), the denominator",
-            reads=_READS,
+            reads=frozenset({BARS}),
             compute=_log_dollar_volume,
         ),
         FeatureColumn(

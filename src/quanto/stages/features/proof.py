@@ -12,7 +12,8 @@ f. dependence: another market gives other values: what ignores its input proves 
 
 Comparisons are bitwise. The proof runs on the market itself and on a stressed copy (bars missing, late listings and
 endings, splits, halts, rows known late), because many leaks are silent on complete data. A column of which nothing was
-compared has failed.
+compared has failed. On the market itself run a, c and d; on the stressed copy, where windows reach furthest, a, b and d;
+on a copy with late rows a and c beside those rows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from quanto.core.errors import DataError
 from quanto.core.rng import generator
 from quanto.market.calendar import DateArray
 from quanto.market.panel import BoolArray, FloatArray
-from quanto.stages.features.stress import another_market, perturb_after, stressed
+from quanto.stages.features.stress import another_market, perturb_after, stressed, with_late_rows
 from quanto.stages.features.view import MarketView
 
 RIGHT, LEFT, KNOWLEDGE, PERTURBATION, EXISTENCE, DEPENDENCE = CHECKS = (
@@ -42,7 +43,13 @@ RIGHT, LEFT, KNOWLEDGE, PERTURBATION, EXISTENCE, DEPENDENCE = CHECKS = (
     "dependence",
 )
 
-MARKETS = ("given", "stressed")
+GIVEN, STRESSED, LATE = MARKETS = ("given", "stressed", "late")
+
+RUNS = {
+    GIVEN: (RIGHT, KNOWLEDGE, PERTURBATION),
+    STRESSED: (RIGHT, LEFT, PERTURBATION),
+    LATE: (RIGHT, KNOWLEDGE),
+}
 
 # Cuts that one task of the executor takes: the reference of a task costs as much as a third of a cut.
 CUTS_PER_TASK = 16
@@ -155,9 +162,14 @@ def prove(
     """
     if len(cuts) == 0 or not claims:
         raise DataError(f"a leak proof needs cuts and columns; found {len(cuts)} cuts and {len(claims)} columns")
-    views = {"given": view, "stressed": stressed(view, cuts, generator(seed, "leak proof", "stress"))}
-    parts = [tuple(int(cut) for cut in cuts[start : start + CUTS_PER_TASK]) for start in range(0, len(cuts), CUTS_PER_TASK)]
-    tasks = [ProofTask(build, claims, views[market], part, seed, market, part is parts[0]) for market in MARKETS for part in parts]
+    stress = stressed(view, generator(seed, "leak proof", "stress"))
+    late, around = with_late_rows(stress, cuts, generator(seed, "leak proof", "late"))
+    markets = {GIVEN: (view, cuts), STRESSED: (stress, cuts), LATE: (late, around)}
+    tasks = [
+        ProofTask(build, claims, market, tuple(places[start : start + CUTS_PER_TASK].tolist()), seed, name, start == 0)
+        for name, (market, places) in markets.items()
+        for start in range(0, len(places), CUTS_PER_TASK)
+    ]
     tally = Tally()
     for part in map(run_task, tasks) if executor is None else executor.map(run_task, tasks):
         tally.add(part)
@@ -173,17 +185,27 @@ def run_task(task: ProofTask) -> Tally:
         _existence(task, base, tally)
         _dependence(task, base, tally)
     for cut in task.cuts:
-        _prefix(task, cut, base, task.build(task.view.until(cut + 1)), RIGHT, tally)
-        _prefix(task, cut, base, task.build(task.view.known_by(cut)), KNOWLEDGE, tally)
-        rng = generator(task.seed, "leak proof", task.market, cut)
-        keep = None if cut % 2 else int(rng.integers(0, len(task.view.symbols)))
-        _prefix(task, cut, base, task.build(perturb_after(task.view, cut, rng, keep)), PERTURBATION, tally)
-        _left(task, cut, base, tally)
+        for check in RUNS[task.market]:
+            _check(task, check, cut, base, tally)
     # Once more at the end: a builder that remembers earlier calls gives the reference again, or is found out.
     again = task.build(task.view)
     for name in task.claims:
         _compare((name, RIGHT), task.cuts[-1], base[name], again[name], task.view.sessions, tally)
     return tally
+
+
+def _check(task: ProofTask, check: str, cut: int, base: Mapping[str, FloatArray], tally: Tally) -> None:
+    if check == LEFT:
+        _left(task, cut, base, tally)
+        return
+    if check == RIGHT:
+        other = task.view.until(cut + 1)
+    elif check == KNOWLEDGE:
+        other = task.view.known_by(cut)
+    else:
+        rng = generator(task.seed, "leak proof", task.market, cut)
+        other = perturb_after(task.view, cut, rng, None if cut % 2 else int(rng.integers(0, len(task.view.symbols))))
+    _prefix(task, cut, base, task.build(other), check, tally)
 
 
 def _check_outputs(base: Mapping[str, FloatArray], task: ProofTask) -> None:

@@ -15,6 +15,10 @@ Series = Mapping[str, tuple[FloatArray, FloatArray]]
 
 _HOLE_RATE = 0.01
 _HALT_SESSIONS = 6
+
+# Sessions beside which rows come late: each costs every build of the market some sessions that are computed again.
+LATE_SESSIONS = 8
+
 _RATIOS = (2.0, 3.0, 0.5, 1.5)
 
 
@@ -54,11 +58,8 @@ def another_market(view: MarketView, rng: np.random.Generator) -> MarketView:
     return perturb_after(view, -1, rng, accidents=False)
 
 
-def stressed(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random.Generator) -> MarketView:
-    """Return a copy with bars missing, halts, a late listing, an ending, splits, zero volumes and rows known late.
-
-    Late rows stand beside some of the `cuts` (positions of sessions), where the knowledge check can see them.
-    """
+def stressed(view: MarketView, rng: np.random.Generator) -> MarketView:
+    """Return a copy with bars missing, halts, a late listing, an ending, splits and zero volumes."""
     shape = view.panel.close.shape
     hidden = rng.random(shape) < _HOLE_RATE
     sessions, names = shape
@@ -71,7 +72,7 @@ def stressed(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random.Gener
     panel = mask_bars(_with_splits(view.panel, rng), hidden)
     panel = replace(panel, volume=np.where(np.isfinite(panel.volume) & (rng.random(shape) < 0.005), 0.0, panel.volume))
     split_days = np.where(panel.split != view.panel.split, view.days[:, None], view.splits_known)
-    out = MarketView(
+    return MarketView(
         panel=panel,
         bars_known=np.where(hidden, np.nan, view.bars_known),
         splits_known=split_days,
@@ -80,21 +81,27 @@ def stressed(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random.Gener
         surface={name: np.where(hidden, np.nan, values) for name, values in view.surface.items()},
         surface_known=np.where(hidden, np.nan, view.surface_known),
     )
-    return _with_late_rows(out, cuts, rng)
 
 
-def _with_late_rows(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random.Generator) -> MarketView:
+def with_late_rows(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random.Generator) -> tuple[MarketView, npt.NDArray[np.int64]]:
+    """Return a copy in which bars, surfaces and index levels beside some of the cuts were known late, and where to look.
+
+    A row of session t or t-1, for a cut t, is known in the evening of t+1. The second value holds t-1, t and t+1 of
+    each, ascending: where what was not yet known could be seen.
+    """
     bars, surface = view.bars_known.copy(), view.surface_known.copy()
     series = {name: (values, known.copy()) for name, (values, known) in view.series.items()}
-    inner = cuts[(cuts > 0) & (cuts + 2 < len(bars))]
-    for cut in inner[:: max(1, len(inner) // 6)]:
-        column, row = int(rng.integers(0, bars.shape[1])), int(cut) - int(rng.integers(0, 2))
-        late = view.days[cut + 1]
+    inner = cuts[(cuts > 1) & (cuts + 1 < len(bars))]
+    chosen = inner[:: max(1, len(inner) // LATE_SESSIONS)]
+    for cut in chosen:
+        row, late = int(cut) - int(rng.integers(0, 2)), view.days[cut + 1]
+        columns = np.flatnonzero(np.append(rng.random(bars.shape[1] - 1) < 0.5, True))
         for known in (bars, surface):
-            known[row, column] = np.where(np.isnan(known[row, column]), np.nan, late)
+            known[row, columns] = np.where(np.isnan(known[row, columns]), np.nan, late)
         for _, known in series.values():
             known[cut] = np.where(np.isnan(known[cut]), np.nan, late)
-    return replace(view, bars_known=bars, surface_known=surface, series=series)
+    around = np.unique(np.concatenate([chosen - 1, chosen, chosen + 1]))
+    return replace(view, bars_known=bars, surface_known=surface, series=series), around
 
 
 def _with_splits(panel: Panel, rng: np.random.Generator) -> Panel:

@@ -77,7 +77,9 @@ def _idiosyncratic(market: Derived) -> FloatArray:
     return residual
 
 
-def _compared(what: str, formula: str, lookback: int, value: Callable[[Derived], FloatArray]) -> tuple[FeatureColumn, FeatureColumn]:
+def _compared(
+    what: str, formula: str, lookback: int, value: Callable[[Derived], FloatArray], reads: frozenset[str] = _READS
+) -> tuple[FeatureColumn, FeatureColumn]:
     """Return the z-score and the rank of a value among the names of its session."""
     zscore = FeatureColumn(
         name=f"xsec_{what}_zscore",
@@ -87,7 +89,7 @@ def _compared(what: str, formula: str, lookback: int, value: Callable[[Derived],
         lookback=lookback,
         nan_rule=_NAMES,
         source="Gu, Kelly, Xiu (2020), cross-sectional standardisation",
-        reads=_READS,
+        reads=reads,
         compute=lambda market: row_zscore(market.once(value)),
     )
     rank = FeatureColumn(
@@ -98,7 +100,7 @@ def _compared(what: str, formula: str, lookback: int, value: Callable[[Derived],
         lookback=lookback,
         nan_rule=_NAMES,
         source="Gu, Kelly, Xiu (2020), section 2.1",
-        reads=_READS,
+        reads=reads,
         compute=lambda market: row_rank(market.once(value)),
     )
     return zscore, rank
@@ -125,7 +127,7 @@ XSEC_V1 = FeatureSet(
         *_compared("return_5", "return_5", 5 + CARRIED_SESSIONS, _return_5),
         *_compared("return_21", "return_21", 21 + CARRIED_SESSIONS, _return_21),
         *_compared("volatility_21", "volatility_21", 21 + 2 * CARRIED_SESSIONS, _volatility),
-        *_compared("liquidity_20", "ln(1 + mean(close * volume over t-19..t))", 19 + CARRIED_SESSIONS, _liquidity),
+        *_compared("liquidity_20", "ln(1 + mean(close * volume over t-19..t))", 19 + CARRIED_SESSIONS, _liquidity, frozenset({BARS})),
         _own(
             "relative_strength_20",
             "log return over 20 sessions - its mean over the session's names",
