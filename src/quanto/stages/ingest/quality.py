@@ -42,7 +42,7 @@ def oddities(close: FloatArray, bars: FloatArray) -> Oddities:
     returns = np.diff(np.log(close))
     scale = MAD_TO_SIGMA * np.median(np.abs(returns - np.median(returns)))
     # Cheap first: what is not even far from the calm half of the whole series is not tested against its surroundings.
-    far = np.flatnonzero(np.abs(returns) > OUTLIER_SCALES / 4 * scale)
+    far = np.flatnonzero(np.abs(returns) > OUTLIER_SCALES / 2 * scale)
     scores = [(int(at) + 1, _distance(returns, int(at))) for at in far]
     return Oddities(stale, tuple((at, score) for at, score in scores if score > OUTLIER_SCALES))
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quanto.market.calendar import DateArray, as_date
-from quanto.market.schema import DATE_COLUMN, PRICES
+from quanto.market.schema import BASES, DATE_COLUMN, PRICES
 from quanto.stages.ingest.quality import WINDOW, oddities
 from quanto.stages.ingest.validate import Checked
 
@@ -31,6 +31,7 @@ class Held:
     stale: dict[date, date] = field(default_factory=dict)  # first day of a run -> last
     outliers: dict[date, float] = field(default_factory=dict)  # session -> distance in robust scales
     tail: npt.NDArray[np.float64] | None = None  # the last bars of the partition before, for their surroundings
+    tail_days: DateArray = field(default_factory=NO_DAYS.copy)
 
     @property
     def every_day(self) -> DateArray:
@@ -55,8 +56,15 @@ class Summary:
         self.merged += checked.merged
         self.rejected += len(checked.quarantine)
         self.reasons.update(checked.quarantine["reason"].to_pylist())
-        for name, rows in _by_name(self.domain, checked.table):
-            self._add_name(self.names.setdefault(name, Held()), checked.table, rows)
+        rows = _Rows(self.domain, checked.table)
+        for name, part in rows.by_name():
+            held = self.names.setdefault(name, Held())
+            held.rows += part.stop - part.start
+            held.days.append(rows.days[part])
+            if self.domain == "equity_ohlcv":
+                held.bases.update(rows.bases if len(rows.bases) == 1 else np.unique(rows.basis[part]).tolist())
+                held.provisional += int(np.count_nonzero(rows.provisional[part]))
+                _add_oddities(held, rows.days[part], rows.bars[part])
 
     def as_json(self, actions: Mapping[tuple[str, date], str]) -> dict[str, object]:
         """Return the counts for the report; `actions` (symbol, ex-date) -> kind stand beside the outliers they explain."""
@@ -67,28 +75,6 @@ class Summary:
             "rejected_by_reason": dict(sorted(self.reasons.items())),
             "symbols": {name: self._name_json(name, held, actions) for name, held in sorted(self.names.items())},
         }
-
-    def _add_name(self, held: Held, table: pa.Table, rows: npt.NDArray[np.int64]) -> None:
-        days = table[DATE_COLUMN[self.domain]].to_numpy().astype("datetime64[D]")[rows]
-        held.rows += len(rows)
-        held.days.append(days)
-        if self.domain != "equity_ohlcv":
-            return
-        index = pa.array(rows)
-        held.bases.update(pc.unique(table["basis"].take(index)).to_pylist())
-        held.provisional += pc.sum(table["provisional"].take(index)).as_py() or 0
-        bars = np.stack([table[name].to_numpy()[rows] for name in (*PRICES, "volume")], axis=1)
-        self._add_oddities(held, days, bars)
-
-    def _add_oddities(self, held: Held, days: DateArray, bars: npt.NDArray[np.float64]) -> None:
-        before = 0 if held.tail is None else len(held.tail)
-        if held.tail is not None:
-            bars = np.concatenate([held.tail, bars])
-            days = np.concatenate([*held.days[:-1], days])[-len(bars) :]
-        found = oddities(bars[:, PRICES.index("close")], bars)
-        held.stale |= {as_date(days[first]): as_date(days[last]) for first, last in found.stale}
-        held.outliers |= {as_date(days[at]): scales for at, scales in found.outliers if at >= before}
-        held.tail = bars[-WINDOW - 1 :]
 
     def _name_json(self, name: str, held: Held, actions: Mapping[tuple[str, date], str]) -> dict[str, object]:
         days = held.every_day
@@ -103,13 +89,34 @@ class Summary:
         return told
 
 
-def _by_name(domain: str, table: pa.Table) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
-    """Yield each symbol or series with the positions of its rows, in their order; names sorted."""
-    if len(table) == 0:
-        return
-    codes = table["series" if domain == "index_level" else "symbol"].combine_chunks().dictionary_encode()
-    number = codes.indices.to_numpy(zero_copy_only=False)
-    order = np.argsort(number, kind="stable")
-    starts = np.searchsorted(number[order], np.arange(len(codes.dictionary) + 1))
-    for name, code in sorted(zip(codes.dictionary.to_pylist(), range(len(codes.dictionary)), strict=True)):
-        yield name, order[starts[code] : starts[code + 1]]
+class _Rows:
+    """The columns of a table that are looked at, with the rows of each symbol or series together, in their order."""
+
+    def __init__(self, domain: str, table: pa.Table) -> None:
+        codes = table["series" if domain == "index_level" else "symbol"].combine_chunks().dictionary_encode()
+        self._names = codes.dictionary.to_pylist()
+        number = codes.indices.to_numpy(zero_copy_only=False)
+        order = np.argsort(number, kind="stable")
+        self._edges = np.searchsorted(number[order], np.arange(len(self._names) + 1))
+        self.days: DateArray = table[DATE_COLUMN[domain]].to_numpy().astype("datetime64[D]")[order]
+        if domain == "equity_ohlcv":
+            self.bars = np.stack([table[name].to_numpy()[order] for name in (*PRICES, "volume")], axis=1)
+            self.bases = pc.unique(table["basis"]).to_pylist()
+            self.basis = np.asarray(BASES)[pc.index_in(table["basis"].combine_chunks(), pa.array(BASES)).to_numpy()][order]
+            self.provisional = table["provisional"].to_numpy()[order]
+
+    def by_name(self) -> Iterator[tuple[str, slice]]:
+        """Yield each name, sorted, with its rows."""
+        for code in sorted(range(len(self._names)), key=self._names.__getitem__):
+            yield self._names[code], slice(self._edges[code], self._edges[code + 1])
+
+
+def _add_oddities(held: Held, days: DateArray, bars: npt.NDArray[np.float64]) -> None:
+    before = 0 if held.tail is None else len(held.tail)
+    if held.tail is not None:
+        bars = np.concatenate([held.tail, bars])
+        days = np.concatenate([held.tail_days, days])
+    found = oddities(bars[:, PRICES.index("close")], bars)
+    held.stale |= {as_date(days[first]): as_date(days[last]) for first, last in found.stale}
+    held.outliers |= {as_date(days[at]): scales for at, scales in found.outliers if at >= before}
+    held.tail, held.tail_days = bars[-WINDOW - 1 :].copy(), days[-WINDOW - 1 :].copy()

@@ -51,12 +51,15 @@ def validate(domain: str, vendor: str, table: pa.Table, rejected: Sequence[Rejec
         If the table does not have the domain's schema or names an unknown basis: a fault of the adapter.
     """
     _check_schema(domain, vendor, table)
-    table = sorted_by_key(domain, table)
+    distinct = _strictly_ascending(domain, table)
+    table = table if distinct else sorted_by_key(domain, table)
     faults = FAULTS[domain](table)
     names = [*faults, "conflicting_duplicate"]
     reason = _first_reason(len(table), faults)  # 0: none, else a position in names, from 1
-    conflicting, merged = _duplicates(domain, table, reason == 0)
-    reason[conflicting] = len(names)
+    merged = np.zeros(len(table), dtype=bool)
+    if not distinct:
+        conflicting, merged = _duplicates(domain, table, reason == 0)
+        reason[conflicting] = len(names)
     bad = reason > 0
     rows = table.filter(pa.array(bad)) if bad.any() else table.slice(0, 0)
     quarantined = _from_rows(domain, vendor, rows, [names[index - 1] for index in reason[bad].tolist()])
@@ -88,8 +91,6 @@ def rejected_rows(domain: str, vendor: str, rejected: Sequence[Rejected]) -> lis
 
 def sorted_by_key(domain: str, table: pa.Table) -> pa.Table:
     """Return the rows by key, then by payload and row: an order that no order of files or shards can change."""
-    if _strictly_ascending(domain, table):
-        return table
     return table.sort_by([(name, "ascending") for name in (*KEYS[domain], *LINEAGE)])
 
 
@@ -110,7 +111,7 @@ def _bar_faults(table: pa.Table) -> dict[str, Mask]:
     slack = RANGE_TOLERANCE * np.abs(price["high"])
     outside = [(price[name] > price["high"] + slack) | (price[name] < price["low"] - slack) for name in ("open", "close")]
     return {
-        "not_a_session": ~is_session(_days(table, "session")),
+        "not_a_session": ~_on_sessions(table),
         "missing_price": (~np.isfinite(every)).max(axis=0),
         "missing_volume": ~np.isfinite(volume),
         "not_positive_price": (every <= 0).max(axis=0),
@@ -140,7 +141,7 @@ def _level_faults(table: pa.Table) -> dict[str, Mask]:
     value = _numbers(table, "value")
     unit = np.array(table["unit"].to_pylist(), dtype=object)
     return {
-        "not_a_session": ~is_session(_days(table, "session")) & ~np.isin(unit, CALENDAR_UNITS),
+        "not_a_session": ~_on_sessions(table) & ~np.isin(unit, CALENDAR_UNITS),
         "missing_value": ~np.isfinite(value),
         "not_positive_level": (unit == "level") & (value <= 0),
     }
@@ -151,7 +152,7 @@ def _surface_faults(table: pa.Table) -> dict[str, Mask]:
     delta = _numbers(table, "delta")
     no_place = ~np.isfinite(delta) & ~np.isfinite(_numbers(table, "strike"))
     return {
-        "not_a_session": ~is_session(_days(table, "session")),
+        "not_a_session": ~_on_sessions(table),
         "unknown_side": ~np.isin(np.array(table["side"].to_pylist(), dtype=object), ("C", "P", "M")),
         "not_positive_tenor": ~(_numbers(table, "tenor_days") > 0),
         "no_strike_or_delta": no_place,
@@ -248,6 +249,10 @@ def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def _days(table: pa.Table, name: str) -> npt.NDArray[np.datetime64]:
-    days: npt.NDArray[np.datetime64] = table[name].to_numpy().astype("datetime64[D]")
-    return days
+def _on_sessions(table: pa.Table) -> Mask:
+    """Return which rows lie on a session; each distinct day is looked up once."""
+    column = table["session"].combine_chunks()
+    days = pc.unique(column)
+    known = is_session(days.to_numpy(zero_copy_only=False).astype("datetime64[D]"))
+    found: Mask = known[pc.index_in(column, days).to_numpy()]
+    return found
