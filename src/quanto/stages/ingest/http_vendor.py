@@ -112,7 +112,7 @@ def record_list(value: object, what: str) -> list[Mapping[str, object]]:
     """
     if not isinstance(value, list):
         raise ContractError(f"expected {what} to be a list, found {type(value).__name__} ({str(value)[:80]!r})")
-    for index, item in enumerate(value):
-        if type(item) is not dict:
-            raise ContractError(f"expected {what}[{index}] to be an object, found {type(item).__name__} ({str(item)[:80]!r})")
-    return value
+    if set(map(type, value)) <= {dict}:
+        return value
+    index, item = next((index, item) for index, item in enumerate(value) if type(item) is not dict)
+    raise ContractError(f"expected {what}[{index}] to be an object, found {type(item).__name__} ({str(item)[:80]!r})")

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -55,7 +56,10 @@ class Records:
 
     def values(self, name: str) -> list[object]:
         """Return one field of all records; MISSING where a record does not have it."""
-        return [record.get(name, MISSING) for record in self.records]
+        try:
+            return list(map(itemgetter(name), self.records))
+        except KeyError:
+            return [record.get(name, MISSING) for record in self.records]
 
     def numbers(self, name: str, *, optional: bool = False) -> FloatArray:
         """Return one field as float64; NaN where `optional` and missing or null, and where a fault was noted."""
@@ -152,7 +156,7 @@ class Records:
 
     def unknown(self, known: frozenset[str]) -> tuple[str, ...]:
         """Return notes about fields that the contract does not name; they are accepted and ignored."""
-        extra = sorted({name for record in self.records for name in record if name not in known})
+        extra = sorted(set().union(*self.records) - known)
         return (f"unknown fields ignored: {', '.join(extra)}",) if extra else ()
 
     def finish(

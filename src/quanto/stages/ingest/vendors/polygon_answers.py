@@ -59,7 +59,9 @@ def bars_page(ticker: str | None, adjusted: bool, body: bytes) -> Page:
     if value.get("adjusted", adjusted) is not adjusted:
         raise ContractError(f"asked for adjusted={adjusted}, the page says {value['adjusted']!r}")
     records = results(value)
-    return Page(_next(value), tuple((str(record.get("T", "")), str(record.get("t"))) for record in records))
+    following = _next(value)
+    # Whether records were seen before matters only if there is another page.
+    return Page(following, tuple(str(record.get("t")) for record in records) if following else ())
 
 
 def reference_page(body: bytes) -> Page:

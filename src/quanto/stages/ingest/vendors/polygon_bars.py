@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from quanto.stages.ingest.stamps import local_stamps, provisional, session_dates
 from quanto.stages.ingest.vendor import Parsed, Payload, Shard
 from quanto.stages.ingest.vendors.polygon_answers import envelope, results
 
+Rows = Sequence[Mapping[str, object]]
 FIELDS = {"open": "o", "high": "h", "low": "l", "close": "c"}
 KNOWN = frozenset({*FIELDS.values(), "v", "vw", "t", "n", "otc", "T"})
 
@@ -34,23 +35,24 @@ def parse(shard: Shard, payloads: Sequence[Payload], adjusted: bool, final_after
         "volume_basis": "split" if adjusted else "raw",
         "basis_as_of": as_of(shard) if adjusted else None,
     }
-    notes = [f"answered as DELAYED: {payload.sha256[:12]}" for payload in payloads if envelope(payload.body).get("status") == "DELAYED"]
+    answers = [(payload.sha256, envelope(payload.body)) for payload in payloads]
+    notes = [f"answered as DELAYED: {sha256[:12]}" for sha256, answer in answers if answer.get("status") == "DELAYED"]
+    pages = [(sha256, results(answer)) for sha256, answer in answers]
     if shard.params["interval"] == "minute":
-        parts = _minutes(shard, payloads, basis, final_after_days)
+        parts = _minutes(shard, pages, basis, final_after_days)
     else:
-        parts = [_days(shard, payload, basis, final_after_days) for payload in payloads]
+        parts = [_days(shard, *page, basis, final_after_days) for page in pages]
     return join("equity_ohlcv", parts, notes)
 
 
-def _days(shard: Shard, payload: Payload, basis: dict[str, object], final_after_days: int) -> Parsed:
+def _days(shard: Shard, payload: str, every: Rows, basis: dict[str, object], final_after_days: int) -> Parsed:
     wanted = frozenset(shard.symbols)
-    every = results(envelope(payload.body))
-    records = Records(payload.sha256, every)
+    records = Records(payload, every)
     records.require("t", "v", *FIELDS.values())
     symbols: object = shard.symbols[0]
     names = [shard.symbols[0]] * len(every)
     other = np.zeros(len(every), dtype=bool)
-    if any("T" in record for record in every) or len(shard.symbols) > 1:
+    if len(shard.symbols) > 1 or (every and "T" in every[0]):
         tickers = records.values("T")
         other = np.array([ticker is not MISSING and ticker not in wanted for ticker in tickers], dtype=bool)
         symbols = names = [str(ticker) for ticker in tickers]
@@ -75,9 +77,9 @@ def _days(shard: Shard, payload: Payload, basis: dict[str, object], final_after_
     return join("equity_ohlcv", [parsed], notes)
 
 
-def _minutes(shard: Shard, payloads: Sequence[Payload], basis: dict[str, object], final_after_days: int) -> list[Parsed]:
+def _minutes(shard: Shard, pages: Sequence[tuple[str, Rows]], basis: dict[str, object], final_after_days: int) -> list[Parsed]:
     # A session may lie across a page border, so the pages are one list of minutes; equal repetitions count once.
-    every = [(payload.sha256, index, record) for payload in payloads for index, record in enumerate(results(envelope(payload.body)))]
+    every = [(payload, index, record) for payload, rows in pages for index, record in enumerate(rows)]
     records = Records("", [record for _, _, record in every])
     records.require("t", "v", *FIELDS.values())
     stamps = records.integers("t")
