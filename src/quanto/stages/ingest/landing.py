@@ -12,6 +12,7 @@ none is ever changed, so no locks are needed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import tempfile
@@ -32,6 +33,8 @@ SECRET_NAMES = re.compile(
 SECRET_IN_QUERY = re.compile(rf"{SECRET_NAMES.pattern}|^(?i:key)$")  # outside a URL, `key` names an object of a bucket
 SECRET_HEADERS = re.compile(r"(?i)(authorization|cookie|api[-_]?key|token|secret)")
 REDACTED = "REDACTED"
+
+logger = logging.getLogger("quanto")
 
 # A request that names the digest of its answer is answered by any object with that digest, whatever the date.
 DIGEST_PARAMETER = "sha256"
@@ -96,6 +99,11 @@ class LandingStore:
             raise IntegrityError(f"{self._record_path(request)} exists and cannot be read; delete it to fetch the answer again")
         if standing.sha256 != sha256:
             record["restates"] = {"as_of": self.as_of, "sha256": standing.sha256}
+            logger.warning(
+                "the answer to %s changed since it was received for as_of %s; the first one stands until ingest.as_of moves on",
+                request,
+                self.as_of,
+            )
             _create(self._record_path(request, sha256), canonical_json(record))
         return standing
 

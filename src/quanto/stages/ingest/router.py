@@ -72,6 +72,29 @@ def history_start(config: IngestConfig) -> date:
         return FIRST
 
 
+def plan_rows(config: IngestConfig, workspace: Path) -> list[dict[str, object]]:
+    """Return what a dry run prints: every shard with the number of requests that it takes at least; nothing is asked.
+
+    `requests` is the vendor's own estimate (a page may be followed by another), 0 for what is local.
+    """
+    rows: list[dict[str, object]] = []
+    for item in route(config, workspace):
+        vendor = make_vendor(item.entry, workspace)
+        estimate = getattr(vendor, "requests_of", None)
+        rows += [
+            {
+                "vendor": item.entry.name,
+                "domain": item.request.domain,
+                "shard": shard.key,
+                "start": shard.start,
+                "end": shard.end,
+                "requests": estimate(shard) if estimate else 0,
+            }
+            for shard in item.shards
+        ]
+    return rows
+
+
 def _refuse_repeated_keys(vendor: str, domain: str, shards: Iterable[Shard]) -> None:
     seen: set[str] = set()
     for shard in shards:

@@ -108,7 +108,7 @@ class _Rows:
     def by_name(self) -> Iterator[tuple[str, slice]]:
         """Yield each name, sorted, with its rows."""
         for code in sorted(range(len(self._names)), key=self._names.__getitem__):
-            yield self._names[code], slice(self._edges[code], self._edges[code + 1])
+            yield self._names[code], slice(int(self._edges[code]), int(self._edges[code + 1]))
 
 
 def _add_oddities(held: Held, days: DateArray, bars: npt.NDArray[np.float64]) -> None:
