@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from quanto.core.errors import ConfigError
 from quanto.market.calendar import DateArray, sessions_between
+from quanto.market.known_answers import HOLDING, KELLY, REGIMES, RegimeMarket
 from quanto.market.panel import build_panel
 from quanto.stages.ingest.landing import LandingStore
 from quanto.stages.ingest.validate import validate
@@ -26,12 +27,13 @@ from quanto.stages.ingest.vendors.synthetic_markets import CASH_PER_SESSION, FAM
 FloatArray = npt.NDArray[np.float64]
 
 NAMES = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
+MANY = (*NAMES, *(f"N{number:02d}" for number in range(30)))
 AS_OF = date(2026, 1, 2)
 FIELDS = ("open", "high", "low", "close", "volume")
 
 
 def names_of(family: str) -> tuple[str, ...]:
-    return NAMES[: FAMILIES[family].symbols or len(NAMES)]
+    return MANY[: FAMILIES[family].symbols or len(NAMES)]
 
 
 def market(family: str, years: int = 20, seed: int = 3) -> tuple[Market, DateArray]:
@@ -116,6 +118,7 @@ def test_the_vendor_gives_sound_tables_of_the_asked_dates(family: str, tmp_path:
     levels = validate("index_level", "synthetic", table(source, "index_level", ("SPX", "TBILL_1M", "VIX"), start, end, tmp_path))
     assert len(levels.quarantine) == 0
     counts = {row["values"]: row["counts"] for row in pc.value_counts(levels.table["series"]).to_pylist()}
+    assert counts.pop("VIX", len(sessions_between(start, end))) == len(sessions_between(start, end))
     assert counts == {"SPX": len(sessions_between(start, end)), "TBILL_1M": 24}
     actions = validate("corporate_actions", "synthetic", table(source, "corporate_actions", names, start, end, tmp_path))
     assert len(actions.quarantine) == 0
@@ -208,3 +211,34 @@ def test_every_market_has_enough_stressed_sessions_for_the_gates(family: str) ->
     high = volatility > 0.20
     assert high.sum() > 120
     assert (np.diff(high.astype(int)) == 1).sum() >= 3
+
+
+@pytest.mark.parametrize(("family", "known"), [("kelly_v1", KELLY), ("regimes_v1", REGIMES), ("holding_v1", HOLDING)])
+def test_a_known_answer_market_has_the_moments_that_its_optimum_is_computed_from(family: str, known: RegimeMarket) -> None:
+    found, _ = market(family, years=40)
+    returns = np.diff(np.log(found.close), axis=0)
+    state = np.zeros(len(returns), dtype=int) if found.state is None else (found.state[:-1] > 0).astype(int)
+    for number, (mean, deviation) in enumerate(zip(known.mean, known.deviation, strict=True)):
+        after = returns[state == number]
+        error = np.array(deviation) / np.sqrt(len(after))
+        np.testing.assert_allclose(after.mean(axis=0), mean, atol=float(4 * error.max()))
+        np.testing.assert_allclose(after.std(axis=0), deviation, rtol=0.05)
+
+
+def test_the_volume_of_the_cross_section_tells_a_little_of_the_next_return() -> None:
+    found, _ = market("cross_section_v1")
+    signal = np.log(found.volume * found.close)[:-1]
+    after = np.diff(np.log(found.close), axis=0)
+    assert np.corrcoef(signal.ravel(), after.ravel())[0, 1] == pytest.approx(0.05, abs=0.01)
+    leak, _ = market("foresight_v1")
+    assert np.corrcoef(np.log(leak.volume * leak.close)[:-1].ravel(), np.diff(np.log(leak.close), axis=0).ravel())[0, 1] > 0.999
+
+
+def test_cash_earns_nothing_where_the_answer_is_known(tmp_path: Path) -> None:
+    bill = table(vendor("kelly_v1"), "index_level", ("TBILL_1M",), date(2001, 1, 2), date(2002, 1, 2), tmp_path)
+    assert set(bill["value"].to_pylist()) == {0.0}
+
+
+def test_the_state_of_the_market_is_shown_as_its_vix(tmp_path: Path) -> None:
+    vix = table(vendor("regimes_v1"), "index_level", ("VIX",), date(2001, 1, 2), date(2002, 1, 2), tmp_path)
+    assert {round(value, 9) for value in vix["value"].to_pylist()} == {0.1, 0.3}

@@ -21,11 +21,15 @@ from quanto.market.calendar import DateArray, sessions_between
 from quanto.market.schema import DATE_COLUMN, PRICES, RAW
 from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Shard, VendorKind
 from quanto.stages.ingest.vendors.synthetic_actions import Action, as_traded
-from quanto.stages.ingest.vendors.synthetic_markets import BILL_PER_MONTH, FAMILIES, Market
+from quanto.stages.ingest.vendors.synthetic_markets import FAMILIES, FloatArray, Market
 
 DOMAINS = frozenset({"corporate_actions", "equity_ohlcv", "index_level"})
 
-DECIMALS = 6  # of prices and levels in the payload
+DIGITS = 10  # significant digits of prices, volumes and levels in the payload
+
+# A family that shows its state (-1 or 1) shows it as the level of the VIX.
+VIX_MIDDLE = 0.20
+VIX_REACH = 0.10
 
 
 class SyntheticOptions(Section):
@@ -99,8 +103,10 @@ class SyntheticVendor:
     def _generate(self, shard: Shard) -> pa.Table:
         sessions = sessions_between(self.options.market_start, shard.end)
         if shard.domain == "index_level":
-            # The index is the market factor: the same whatever the symbols are.
-            return _level_table(self._market(("INDEX",), sessions), shard.symbols, sessions)
+            # The index is the market factor, or all symbols of a family of fixed size: the same whatever they are called.
+            family = FAMILIES[self.options.family]
+            market = self._market(("INDEX",) * (family.symbols or 1), sessions)
+            return _level_table(market, family.bill_per_month, shard.symbols, sessions)
         market = self._market(shard.symbols, sessions)
         actions: tuple[Action, ...] = ()
         if self.options.corporate_actions:
@@ -113,12 +119,18 @@ class SyntheticVendor:
 
 def _bar_table(market: Market, symbols: tuple[str, ...], sessions: DateArray) -> pa.Table:
     days = np.repeat(sessions, len(symbols))
-    bars = {name: np.round(getattr(market, name), DECIMALS).ravel() for name in PRICES}
+    bars = {name: _rounded(getattr(market, name)).ravel() for name in PRICES}
     # Rounding must not put a close outside its own range.
     bars["high"] = np.maximum.reduce([bars["high"], bars["open"], bars["close"]])
     bars["low"] = np.minimum.reduce([bars["low"], bars["open"], bars["close"]])
     constant = {"basis": "raw", "volume_basis": "raw", "basis_as_of": None}
-    columns = {"session": days, "symbol": list(symbols) * len(sessions), **bars, "volume": market.volume.ravel(), "adj_close": None}
+    columns = {
+        "session": days,
+        "symbol": list(symbols) * len(sessions),
+        **bars,
+        "volume": _rounded(market.volume).ravel(),
+        "adj_close": None,
+    }
     return _table("equity_ohlcv", len(days), columns | constant | {"known_on": days, "provisional": False})
 
 
@@ -137,12 +149,14 @@ def _action_table(actions: tuple[Action, ...], sessions: DateArray) -> pa.Table:
     return _table("corporate_actions", len(actions), columns)
 
 
-def _level_table(market: Market, series: tuple[str, ...], sessions: DateArray) -> pa.Table:
+def _level_table(market: Market, bill_per_month: float, series: tuple[str, ...], sessions: DateArray) -> pa.Table:
     month_ends = (np.unique(sessions.astype("datetime64[M]")) + 1).astype("datetime64[D]") - 1
     known = {
-        "SPX": (sessions, np.round(market.index, DECIMALS), "level"),
-        "TBILL_1M": (month_ends, np.full(len(month_ends), BILL_PER_MONTH), "fraction_per_month"),
+        "SPX": (sessions, _rounded(market.index), "level"),
+        "TBILL_1M": (month_ends, np.full(len(month_ends), bill_per_month), "fraction_per_month"),
     }
+    if market.state is not None:
+        known["VIX"] = (sessions, VIX_MIDDLE + VIX_REACH * market.state, "fraction")
     held = [(name, *known[name]) for name in series if name in known]
     days = np.concatenate([np.empty(0, "datetime64[D]"), *(item[1] for item in held)])
     columns: dict[str, object] = {
@@ -162,6 +176,13 @@ def _table(domain: str, rows: int, columns: dict[str, object]) -> pa.Table:
 
 def _column(value: object, kind: pa.DataType, rows: int) -> pa.Array:
     return pa.array(value, kind) if isinstance(value, np.ndarray | list) else pa.repeat(pa.scalar(value, kind), rows)
+
+
+def _rounded(values: FloatArray) -> FloatArray:
+    """Return positive values with a fixed number of significant digits."""
+    scale = 10.0 ** (DIGITS - 1 - np.floor(np.log10(values)))
+    rounded: FloatArray = np.rint(values * scale) / scale
+    return rounded
 
 
 def _csv(table: pa.Table) -> bytes:

@@ -17,21 +17,33 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from quanto.core.errors import DataError
 from quanto.core.registry import Registry
 from quanto.core.rng import generator
 from quanto.market.calendar import DateArray
+from quanto.market.known_answers import (
+    COST_ABOVE_EDGE,
+    FORESIGHT,
+    HOLDING,
+    KELLY,
+    PLANTED,
+    REGIMES,
+    CrossSection,
+    RegimeMarket,
+)
 
 FloatArray = npt.NDArray[np.float64]
 
 SESSIONS_PER_YEAR = 252
 OVERNIGHT_VARIANCE = 0.3
+HORIZON_SESSIONS = 13_000  # more than the calendar has
 BILL_PER_MONTH = 0.0015
 CASH_PER_SESSION = 12 * np.log1p(BILL_PER_MONTH) / SESSIONS_PER_YEAR
 
 
 @dataclass(frozen=True)
 class Market:
-    """Bars of a total-return market: arrays (n_sessions, n_symbols), and the index level (n_sessions,)."""
+    """Bars of a total-return market: arrays (n_sessions, n_symbols); index level and state (n_sessions,)."""
 
     open: FloatArray
     high: FloatArray
@@ -39,17 +51,22 @@ class Market:
     close: FloatArray
     volume: FloatArray
     index: FloatArray
+    state: FloatArray | None = None  # what is known of the market's state at each close, where the family shows it
 
 
 @dataclass(frozen=True)
 class Family:
-    """A frozen recipe of markets: `generate(seed, symbols, sessions)`; `symbols` fixes how many it takes, if it does."""
+    """A frozen recipe of markets: `generate(seed, symbols, sessions)`.
+
+    `symbols` fixes how many it takes, if it does; `bill_per_month` is what cash earns.
+    """
 
     name: str
     summary: str
     answer: str
     generate: Callable[[int, tuple[str, ...], DateArray], Market]
     symbols: int | None = None
+    bill_per_month: float = BILL_PER_MONTH
 
 
 @dataclass(frozen=True)
@@ -156,6 +173,24 @@ def _family(name: str, anatomy: Anatomy, summary: str, answer: str, symbols: int
     return Family(name, summary, answer, generate, symbols)
 
 
+def _known(name: str, market: RegimeMarket | CrossSection, summary: str, answer: str) -> Family:
+    """Return a family of `quanto.market.known_answers`, which has its optimum; cash earns nothing there."""
+
+    def generate(seed: int, names: tuple[str, ...], sessions: DateArray) -> Market:
+        if len(sessions) > HORIZON_SESSIONS or len(names) != market.n_symbols:
+            raise DataError(
+                f"{name} has {market.n_symbols} symbols and {HORIZON_SESSIONS} sessions; found {len(names)} and {len(sessions)}"
+            )
+        # Always drawn to the same horizon, so that a longer market begins with the shorter one.
+        drawn = market.sample(generator(seed, name), HORIZON_SESSIONS)
+        opened, close, traded = (item[: len(sessions)] for item in (drawn.open, drawn.close, drawn.dollar_volume))
+        index = 1000.0 * np.exp(np.log(close / close[0]).mean(axis=1))
+        state = drawn.market_signal[: len(sessions), 0] if drawn.market_signal.shape[1] else None
+        return Market(opened, np.maximum(opened, close), np.minimum(opened, close), close, traded / close, index, state)
+
+    return Family(name, summary, answer, generate, market.n_symbols, bill_per_month=0.0)
+
+
 FAMILIES: Registry[Family] = Registry(
     "market family",
     _family(
@@ -183,4 +218,10 @@ FAMILIES: Registry[Family] = Registry(
         "hold half of the wealth in the symbol at all times (Kelly, Merton)",
         symbols=1,
     ),
+    _known("kelly_v1", KELLY, "one symbol with constant moments", "one exposure, found by convex optimisation"),
+    _known("regimes_v1", REGIMES, "three symbols in two observed states", "one mix for each state, found by convex optimisation"),
+    _known("holding_v1", HOLDING, "one symbol in two lasting states", "hold through small signs at 50 bps a trade (dynamic programming)"),
+    _known("cost_above_edge_v1", COST_ABOVE_EDGE, "one symbol whose edge is smaller than a trade's cost", "do nothing"),
+    _known("foresight_v1", FORESIGHT, "three symbols whose volume shows the next return: a leak", "hold what rises next"),
+    _known("cross_section_v1", PLANTED, "thirty symbols whose volume tells 5 % of the next return", "hold the highest signals, capped"),
 )
