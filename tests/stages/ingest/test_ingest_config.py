@@ -10,6 +10,7 @@ import pytest
 
 from quanto.core.errors import ConfigError
 from quanto.stages.ingest.router import plan_rows, request_for, route
+from quanto.stages.ingest.vendors.synthetic_markets import FAMILIES
 from tests.stages.ingest.ingest_cases import REPOSITORY, config, section
 
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "conf/ingest").glob("*.yaml"))
@@ -19,9 +20,11 @@ def wiki(**changes: Any) -> dict[str, Any]:
     return {"name": "wiki", "domains": ["equity_ohlcv"]} | changes
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name == "sample" or name.startswith("synthetic")])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name in ("sample", "vendor_defects") or name.startswith("synthetic")])
 def test_a_shipped_configuration_loads_and_plans(name: str) -> None:
-    symbols = ["ONE"] if name == "synthetic_single_asset" else ["AAPL", "MSFT"]
+    options = section(name)["vendors"][0].get("options", {})
+    count = FAMILIES[options["family"]].symbols if "family" in options else None
+    symbols = [f"S{number}" for number in range(count)] if count else ["AAPL", "MSFT"]
     routes = route(config(name, symbols=symbols), REPOSITORY)
     assert sum(len(item.shards) for item in routes) >= 3
 
