@@ -23,6 +23,7 @@ GATE_CODE = (
     "stages/qualify/hard.py",
     "stages/qualify/inferiority.py",
     "stages/qualify/regime.py",
+    "stages/qualify/registry.py",
     "stages/qualify/verdict.py",
 )
 

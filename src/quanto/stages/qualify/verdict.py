@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quanto.core.registry import Registry
 from quanto.stages.qualify.config import Thresholds
-from quanto.stages.qualify.edge import EDGE_GATES, information_ratio_upper
+from quanto.stages.qualify.edge import information_ratio_upper
 from quanto.stages.qualify.evidence import Evidence
-from quanto.stages.qualify.gate import TIERS, Gate, GateResult, Tier, evaluate
-from quanto.stages.qualify.hard import HARD_GATES
-from quanto.stages.qualify.inferiority import INFERIORITY_GATES
-from quanto.stages.qualify.regime import REGIME_GATES
+from quanto.stages.qualify.gate import TIERS, GateResult, Tier, evaluate
+from quanto.stages.qualify.registry import GATES
 
 Decision = Literal["promote", "reject", "insufficient evidence"]
 
-GATES: Registry[Gate] = Registry("gate", *HARD_GATES, *REGIME_GATES, *INFERIORITY_GATES, *EDGE_GATES)
+# A book that hardly traded or held anything shows nothing, for or against: what else it fails is no finding.
+NO_EVIDENCE = ("activity_v1", "invested_v1")
 
 # With protection required these must prove something; without, they are vacuous and do not bind.
 PROTECTION = ("protection_exposure_v1", "protection_volatility_v1")
@@ -56,7 +54,8 @@ def judge(evidence: Evidence, thresholds: Thresholds) -> Judgement:
 def decide(results: Sequence[GateResult], tier: Tier, ratio_upper: float | None, thresholds: Thresholds) -> Verdict:
     """Return the verdict of a tier from the gates that bind there.
 
-    1. A hard, regime or inferiority gate failed: reject.
+    1. A hard, regime or inferiority gate failed: reject; unless only regime and inferiority gates failed on a book
+       that was idle or near cash, which is no evidence.
     2. Too little to judge by (sample, activity, a protection that proves nothing, a gate without a result):
        insufficient evidence.
     3. Evidence failed: reject if even the upper bound of the information ratio is of no interest, else insufficient.
@@ -66,7 +65,8 @@ def decide(results: Sequence[GateResult], tier: Tier, ratio_upper: float | None,
     guards = [result for result in binding if result.kind != "evidence"]
     evidence = [result for result in binding if result.kind == "evidence"]
     failed = [result for result in guards if result.status == "failed"]
-    if failed:
+    idle = any(result.name in NO_EVIDENCE and result.status == "insufficient" for result in guards)
+    if any(result.kind == "hard" for result in failed) or (failed and not idle):
         return Verdict(tier, "reject", _reasons(failed))
     thin = [result for result in guards if result.status == "insufficient"]
     gaps = (*_reasons(thin), *_proves_nothing(guards, thresholds), *_absent(results, tier))
