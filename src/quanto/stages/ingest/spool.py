@@ -14,6 +14,9 @@ from quanto.market.schema import DATE_COLUMN, KEYS
 # Rows of all vendors together that stay in memory; some 170 bytes each.
 ROWS_IN_MEMORY = 1_000_000
 
+# Rows of consecutive years that are validated together: each table costs a fixed time besides.
+ROWS_TOGETHER = 500_000
+
 
 class Spool:
     """Takes a parsed table and gives back an equal one, whose memory is a file once there are many rows."""
@@ -37,21 +40,26 @@ class Spool:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def partitions(domain: str, tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+def partitions(domain: str, tables: Sequence[pa.Table], rows_together: int = 0) -> Iterator[pa.Table]:
     """Yield the rows year by year where the key begins with the session, else all at once; at least one table.
 
     Duplicates share their session, so a year can be validated by itself, and sorted years follow each other in key order.
+    Years that follow each other are yielded as one table while they have no more than `rows_together` rows.
     """
     schema = tables[0].schema
     if KEYS[domain][0] != "session":
         yield pa.concat_tables(tables)
         return
     years = [table[DATE_COLUMN[domain]].to_numpy().astype("datetime64[Y]") for table in tables]
-    every = np.unique(np.concatenate(years)) if years else np.empty(0, "datetime64[Y]")
+    every, counts = np.unique(np.concatenate(years), return_counts=True) if years else (np.empty(0, "datetime64[Y]"), np.empty(0))
     if len(every) == 0:
         yield schema.empty_table()
-    for year in every:
-        yield pa.concat_tables([_rows(table, of == year) for table, of in zip(tables, years, strict=True)])
+    start = 0
+    while start < len(every):
+        stop = max(start + 1, start + int(np.searchsorted(np.cumsum(counts[start:]), rows_together, side="right")))
+        inside = [(of >= every[start]) & (of <= every[stop - 1]) for of in years]
+        yield pa.concat_tables([_rows(table, mask) for table, mask in zip(tables, inside, strict=True)])
+        start = stop
 
 
 def _rows(table: pa.Table, inside: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pa.Table:

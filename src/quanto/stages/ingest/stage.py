@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from quanto.stages.ingest.landing import LandingStore
 from quanto.stages.ingest.output import Staging
 from quanto.stages.ingest.report import Key, failure, failure_report, ingest_report, summary_lines
 from quanto.stages.ingest.router import route
-from quanto.stages.ingest.spool import partitions
+from quanto.stages.ingest.spool import ROWS_TOGETHER, partitions
 from quanto.stages.ingest.summary import Summary
 from quanto.stages.ingest.validate import Checked, quarantine, rejected_rows, validate
 
@@ -59,7 +60,8 @@ def _checked(vendor: str, domain: str, pieces: list[Piece], summary: Summary) ->
     records = [record for item in parsed for record in item.rejected]
     unread = Checked(RAW[domain].empty_table(), quarantine(rejected_rows(domain, vendor, records)), 0)
     tables = [RAW[domain].empty_table(), *(item.table for item in parsed)]
-    for checked in (unread, *(validate(domain, vendor, part) for part in partitions(domain, tables))):
+    parts = (validate(domain, vendor, part) for part in partitions(domain, tables, ROWS_TOGETHER))
+    for checked in chain((unread,), parts):  # one partition in memory at a time
         summary.add(checked)
         yield checked
 
