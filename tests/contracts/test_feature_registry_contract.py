@@ -132,7 +132,7 @@ def _reordered(view: MarketView, order: np.ndarray) -> MarketView:
         view,
         panel=dataclasses.replace(panel, symbols=tuple(panel.symbols[place] for place in order), **fields),
         bars_known=view.bars_known[:, order],
-        splits_known=view.splits_known[:, order],
+        actions_known=view.actions_known[:, order],
         blocks_known=view.blocks_known[:, order],
         surface={name: values[:, order] for name, values in view.surface.items()},
         surface_known=view.surface_known[:, order],

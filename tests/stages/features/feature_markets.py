@@ -46,7 +46,7 @@ def market(sessions: int = 300, names: int = 4, seed: int = 1, start: date = dat
     return MarketView(
         panel=panel,
         bars_known=known,
-        splits_known=np.where(split != 1.0, known, np.nan),
+        actions_known=np.where(split != 1.0, known, np.nan),
         blocks_known=nothing,
         series={"index": (index, day), "vix": (vix, day)},
         surface=_surface(known, rng),
@@ -98,7 +98,7 @@ def write_canonical(folder: Path, view: MarketView) -> None:
         bars.append({"session": sessions[row], "symbol": view.symbols[column], **prices, **lineage, "known_on": known_on})
     actions = []
     for row, column in zip(*np.nonzero(panel.split != 1.0), strict=True):
-        known_on = _day(view.splits_known[row, column])
+        known_on = _day(view.actions_known[row, column])
         action = {"symbol": view.symbols[column], "ex_date": sessions[row], "kind": "split", "ratio": float(panel.split[row, column])}
         actions.append({**action, **lineage, "known_on": known_on})
     levels = []

@@ -17,9 +17,10 @@ from quanto.stages.features.config import FeaturesConfig, select_columns
 from quanto.stages.features.surface import Surfaces
 from quanto.stages.features.view import INDEX, VIX, MarketView
 
+_IN_PANEL = ("split", "stock_dividend", "cash_dividend", "special_dividend")
+
 # Kinds that change the panel, or nothing that features and accounting must know; any other kind quarantines the symbol.
-_APPLIED = ("split", "stock_dividend", "cash_dividend", "special_dividend", "symbol_change")
-_SPLITS = ("split", "stock_dividend")
+_APPLIED = (*_IN_PANEL, "symbol_change")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def build_view(
     return MarketView(
         panel=panel,
         bars_known=pivot(bars, "known_on", sessions, symbols),
-        splits_known=_actions_known(actions, sessions, symbols, _SPLITS, inside=True),
+        actions_known=_actions_known(actions, sessions, symbols, _IN_PANEL, inside=True),
         blocks_known=_actions_known(actions, sessions, symbols, _APPLIED, inside=False),
         series=levels,
         surface={} if surface is None else surface.measures,

@@ -38,14 +38,18 @@ def perturb_after(view: MarketView, row: int, rng: np.random.Generator, keep: in
     split_now = after & (rng.random(after.shape) < 0.01)
     blocked = after & (rng.random(after.shape) < 0.002 * accidents)
     panel = _other_bars(view.panel, after, appear, rng)
-    panel = replace(mask_bars(panel, vanish), split=np.where(split_now, rng.choice(_RATIOS, after.shape), panel.split))
+    panel = replace(
+        mask_bars(panel, vanish),
+        split=np.where(split_now, rng.choice(_RATIOS, after.shape), panel.split),
+        dividend_usd=np.where(split_now, 0.5, panel.dividend_usd),
+    )
     bars_known = np.where(appear, days, view.bars_known)
     surface_gone = after & (rng.random(after.shape) < 0.05)
     tail = np.arange(len(after)) > row
     return MarketView(
         panel=panel,
         bars_known=np.where(vanish, np.nan, bars_known),
-        splits_known=np.where(split_now, days, view.splits_known),
+        actions_known=np.where(split_now, days, view.actions_known),
         blocks_known=np.where(blocked, days, view.blocks_known),
         series=_other_series(view.series, tail, rng),
         surface={name: np.where(surface_gone, np.nan, _noisy(values, after, 0.2, rng)) for name, values in view.surface.items()},
@@ -59,7 +63,7 @@ def another_market(view: MarketView, rng: np.random.Generator) -> MarketView:
 
 
 def stressed(view: MarketView, rng: np.random.Generator) -> MarketView:
-    """Return a copy with bars missing, halts, a late listing, an ending, splits and zero volumes."""
+    """Return a copy with bars missing, halts, a late listing, an ending, splits, dividends, zero volumes, no surface."""
     shape = view.panel.close.shape
     hidden = rng.random(shape) < _HOLE_RATE
     sessions, names = shape
@@ -71,15 +75,18 @@ def stressed(view: MarketView, rng: np.random.Generator) -> MarketView:
         hidden[sessions - sessions // 5 :, 2] = True
     panel = mask_bars(_with_splits(view.panel, rng), hidden)
     panel = replace(panel, volume=np.where(np.isfinite(panel.volume) & (rng.random(shape) < 0.005), 0.0, panel.volume))
-    split_days = np.where(panel.split != view.panel.split, view.days[:, None], view.splits_known)
+    pays = np.isfinite(panel.close) & (rng.random(shape) < _HOLE_RATE)
+    panel = replace(panel, dividend_usd=np.where(pays, 0.01 * panel.close, panel.dividend_usd))
+    acted = pays | (panel.split != view.panel.split)
+    no_surface = hidden | (rng.random(shape) < _HOLE_RATE)
     return MarketView(
         panel=panel,
         bars_known=np.where(hidden, np.nan, view.bars_known),
-        splits_known=split_days,
+        actions_known=np.where(acted, view.days[:, None], view.actions_known),
         blocks_known=view.blocks_known,
         series={name: _with_holes(values, known, rng) for name, (values, known) in view.series.items()},
-        surface={name: np.where(hidden, np.nan, values) for name, values in view.surface.items()},
-        surface_known=np.where(hidden, np.nan, view.surface_known),
+        surface={name: np.where(no_surface, np.nan, values) for name, values in view.surface.items()},
+        surface_known=np.where(no_surface, np.nan, view.surface_known),
     )
 
 
@@ -89,19 +96,19 @@ def with_late_rows(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random
     A row of session t or t-1, for a cut t, is known in the evening of t+1. The second value holds t-1, t and t+1 of
     each, ascending: where what was not yet known could be seen.
     """
-    bars, surface = view.bars_known.copy(), view.surface_known.copy()
+    bars, surface, actions = view.bars_known.copy(), view.surface_known.copy(), view.actions_known.copy()
     series = {name: (values, known.copy()) for name, (values, known) in view.series.items()}
     inner = cuts[(cuts > 1) & (cuts + 1 < len(bars))]
     chosen = inner[:: max(1, len(inner) // LATE_SESSIONS)]
     for cut in chosen:
         row, late = int(cut) - int(rng.integers(0, 2)), view.days[cut + 1]
         columns = np.flatnonzero(np.append(rng.random(bars.shape[1] - 1) < 0.5, True))
-        for known in (bars, surface):
+        for known in (bars, surface, actions):
             known[row, columns] = np.where(np.isnan(known[row, columns]), np.nan, late)
         for _, known in series.values():
             known[cut] = np.where(np.isnan(known[cut]), np.nan, late)
     around = np.unique(np.concatenate([chosen - 1, chosen, chosen + 1]))
-    return replace(view, bars_known=bars, surface_known=surface, series=series), around
+    return replace(view, bars_known=bars, surface_known=surface, actions_known=actions, series=series), around
 
 
 def _with_splits(panel: Panel, rng: np.random.Generator) -> Panel:

@@ -29,11 +29,11 @@ class MarketView:
     Attributes
     ----------
     panel
-        Raw bars and split ratios, shape (n_sessions, n_symbols).
+        Raw bars, split ratios and dividends, shape (n_sessions, n_symbols).
     bars_known
         Shape (n_sessions, n_symbols): when the bar was known.
-    splits_known
-        Shape (n_sessions, n_symbols): when the ratio that takes effect at this open was known.
+    actions_known
+        Shape (n_sessions, n_symbols): when split ratio and dividend that take effect at this open were known.
     blocks_known
         Shape (n_sessions, n_symbols): when an action that no part of the pipeline can apply, effective at this open,
         was known: the symbol is quarantined from here on.
@@ -47,7 +47,7 @@ class MarketView:
 
     panel: Panel
     bars_known: FloatArray
-    splits_known: FloatArray
+    actions_known: FloatArray
     blocks_known: FloatArray
     series: Mapping[str, tuple[FloatArray, FloatArray]]
     surface: Mapping[str, FloatArray]
@@ -79,13 +79,17 @@ class MarketView:
     def known_by(self, row: int) -> MarketView:
         """Return the market with nothing in it that was known after the date of session `row`; no session is cut."""
         day = self.days[row]
-        bars_hidden, splits_hidden = ~(self.bars_known <= day), ~(self.splits_known <= day)
+        bars_hidden, actions_hidden = ~(self.bars_known <= day), ~(self.actions_known <= day)
         blocks_hidden, surface_hidden = ~(self.blocks_known <= day), ~(self.surface_known <= day)
         panel = mask_bars(self.panel, bars_hidden)
         return MarketView(
-            panel=replace(panel, split=np.where(splits_hidden, 1.0, panel.split)),
+            panel=replace(
+                panel,
+                split=np.where(actions_hidden, 1.0, panel.split),
+                dividend_usd=np.where(actions_hidden, 0.0, panel.dividend_usd),
+            ),
             bars_known=_hide(self.bars_known, bars_hidden),
-            splits_known=_hide(self.splits_known, splits_hidden),
+            actions_known=_hide(self.actions_known, actions_hidden),
             blocks_known=_hide(self.blocks_known, blocks_hidden),
             series={name: (_hide(values, ~(known <= day)), _hide(known, ~(known <= day))) for name, (values, known) in self.series.items()},
             surface={name: _hide(values, surface_hidden) for name, values in self.surface.items()},
@@ -100,7 +104,7 @@ class MarketView:
             out = replace(out, panel=mask_bars(out.panel, np.ones_like(nothing, dtype=np.bool_)), bars_known=nothing)
         if ACTIONS in domains:
             panel = replace(out.panel, split=np.ones_like(nothing), dividend_usd=np.zeros_like(nothing))
-            out = replace(out, panel=panel, splits_known=nothing, blocks_known=nothing)
+            out = replace(out, panel=panel, actions_known=nothing, blocks_known=nothing)
         if SURFACE in domains:
             out = replace(out, surface=dict.fromkeys(out.surface, nothing), surface_known=nothing)
         hidden = {name: (np.full_like(v, np.nan), np.full_like(k, np.nan)) for name, (v, k) in out.series.items() if name in domains}
@@ -112,7 +116,7 @@ class MarketView:
         if BARS in domains:
             known.append(_latest(self.bars_known))
         if ACTIONS in domains:
-            known += [_latest(self.splits_known), _latest(self.blocks_known)]
+            known += [_latest(self.actions_known), _latest(self.blocks_known)]
         if SURFACE in domains:
             known.append(_latest(self.surface_known))
         known += [days for name, (_, days) in self.series.items() if name in domains]
@@ -129,7 +133,7 @@ class MarketView:
         return MarketView(
             panel=self.panel.window(start, stop),
             bars_known=cut(self.bars_known),
-            splits_known=cut(self.splits_known),
+            actions_known=cut(self.actions_known),
             blocks_known=cut(self.blocks_known),
             series={name: (cut(values), cut(known)) for name, (values, known) in self.series.items()},
             surface={name: cut(values) for name, values in self.surface.items()},
