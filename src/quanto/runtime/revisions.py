@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,24 +61,30 @@ class Revision:
         return value
 
     def open_tracked(self, path: str) -> bytes:
-        """Return the bytes of a DVC output, from the workspace or through DVC's cache and remotes.
+        """Return the bytes of a DVC output; raises MissingDataError as `read_tracked`."""
+        return self.read_tracked((path,))[path]
+
+    def read_tracked(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Return the bytes of files of DVC outputs, from the workspace or through DVC's cache and remotes.
 
         Raises
         ------
         MissingDataError
-            If neither holds it; says how to get it.
+            If one is in neither; says how to get it.
         """
-        if self.commit is None and (self.workspace / path).is_file():
-            return (self.workspace / path).read_bytes()
-        import dvc.api  # noqa: PLC0415  # a second of import that most commands do not need
+        if self.commit is None:
+            missing = [path for path in paths if not (self.workspace / path).is_file()]
+            if missing:
+                raise MissingDataError(f"the workspace has no {missing[0]}; run `dvc repro` or `dvc checkout`")
+            return {path: (self.workspace / path).read_bytes() for path in paths}
+        from dvc.api import DVCFileSystem  # noqa: PLC0415  # a second of import that most commands do not need
         from dvc.exceptions import DvcException  # noqa: PLC0415  # as above
 
         try:
-            with dvc.api.open(path, repo=str(self.workspace), rev=self.commit, mode="rb") as stream:
-                content: bytes = stream.read()
+            files = DVCFileSystem(str(self.workspace), rev=self.commit)
+            return {path: files.cat_file(path) for path in paths}
         except (DvcException, OSError) as error:
-            raise MissingDataError(f"{path} of {self.label} is in no cache or remote at hand ({error}); try `dvc fetch`") from error
-        return content
+            raise MissingDataError(f"{path_of(error, paths)} of {self.label} is in no cache or remote at hand; try `dvc fetch`") from error
 
     def manifests(self) -> dict[str, Manifest]:
         """Return the manifests that the tree has, by stage."""
@@ -86,3 +93,9 @@ class Revision:
     def experiment_id(self) -> str:
         """Return the experiment id; raises MissingDataError where the pipeline has not run to eval."""
         return experiment_id(self.manifests())
+
+
+def path_of(error: BaseException, paths: Sequence[str]) -> str:
+    """Return the path that an error speaks of, or the first one where it names none."""
+    text = str(error)
+    return next((path for path in paths if path in text), paths[0] if paths else text)

@@ -160,7 +160,7 @@ def output_content(revision: Revision, output: str, files: tuple[str, ...]) -> d
     """Return the bytes of an output's files, from git where it is committed, else from DVC's cache or remotes."""
     if revision.commit is not None and Git(revision.workspace).has_file(revision.commit, output):
         return {name: revision.read(name) for name in files}
-    return {name: revision.open_tracked(name) for name in files}
+    return revision.read_tracked(files)
 
 
 def tree_content(revision: Revision, path: str) -> dict[str, bytes]:
