@@ -55,7 +55,10 @@ class Revision:
 
     def read_yaml(self, path: str) -> dict[str, object]:
         """Return the mapping of a YAML file; raises MissingDataError or DataError."""
-        value = yaml.safe_load(self.read(path))
+        try:
+            value = yaml.safe_load(self.read(path))
+        except yaml.YAMLError as error:
+            raise DataError(f"{path} of {self.label} is no YAML: {error}") from error
         if not isinstance(value, dict):
             raise DataError(f"{path} of {self.label} is no YAML mapping")
         return value

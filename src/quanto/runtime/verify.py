@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from quanto.core.chain import head, read_chain
 from quanto.core.digest import digest_bytes, digest_value
-from quanto.core.errors import MissingDataError, QuantoError
+from quanto.core.errors import DataError, MissingDataError, QuantoError
 from quanto.core.manifest import Manifest, manifest_from, outputs_digest
 from quanto.runtime.git import Git
 from quanto.runtime.ledger import SNAPSHOT
@@ -46,9 +44,12 @@ class Check:
 
 def verify_files(revision: Revision) -> Iterator[Check]:
     """Yield a check for every stage and file of a committed revision, from shadow up to the vendors' payloads."""
-    lock = yaml.safe_load(revision.read("dvc.lock"))["stages"]
-    graph = yaml.safe_load(revision.read("dvc.yaml"))["stages"]
-    params = revision.read_yaml("params.yaml")
+    try:
+        lock, graph = (_stages(revision, name) for name in ("dvc.lock", "dvc.yaml"))
+        params = revision.read_yaml("params.yaml")
+    except QuantoError as error:
+        yield Check("graph", "dvc.lock, dvc.yaml and params.yaml", str(error))
+        return
     manifests: dict[str, Manifest] = {}
     for stage in reversed(STAGES):
         try:
@@ -71,6 +72,13 @@ def verify_ledger(revision: Revision, expected_head: str | None) -> Check:
     if expected_head is not None and found != expected_head:
         return Check("ledger", SNAPSHOT, f"the snapshot ends with {found[:12]}, the statement says {expected_head[:12]}")
     return Check("ledger", f"{SNAPSHOT} ends with {found[:12]}")
+
+
+def _stages(revision: Revision, name: str) -> Mapping[str, Any]:
+    stages = revision.read_yaml(name).get("stages")
+    if not isinstance(stages, dict):
+        raise DataError(f"{name} of {revision.label} has no stages")
+    return stages
 
 
 def _verify_stage(
