@@ -92,6 +92,15 @@ def test_a_line_with_another_number_of_fields_spoils_nothing_else(tmp_path: Path
     assert ["9 fields" in item.reason for part in parsed for item in part.rejected] == [True]
 
 
+def test_a_quoted_header_is_a_header(tmp_path: Path) -> None:
+    quoted = {}
+    for day in DAYS:
+        head, _, tail = gzip.decompress(day_file(day, BARS)).partition(b"\n")
+        names = b",".join(b'"' + name + b'"' for name in head.split(b","))
+        quoted[day] = gzip.compress(names + b"\n" + tail)
+    assert [row["session"] for row in rows_of(ingest(local(folder(tmp_path, quoted))))] == DAYS
+
+
 def test_a_row_of_another_day_is_rejected_with_its_number(tmp_path: Path) -> None:
     stamp = int(datetime(2026, 3, 6, tzinfo=ZoneInfo("America/New_York")).timestamp()) * 10**9
     good = {"ticker": "ZZZ", "volume": 1, "open": 1, "close": 1, "high": 1, "low": 1, "window_start": stamp, "transactions": 1}

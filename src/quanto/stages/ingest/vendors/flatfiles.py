@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import zlib
@@ -211,7 +212,7 @@ def read_day_file(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected], 
     ContractError
         If a column is missing.
     """
-    header = text.partition(b"\n")[0].decode("utf-8-sig", "replace").strip().split(",")
+    header = next(csv.reader([text.partition(b"\n")[0].decode("utf-8-sig", "replace").strip()]), [])
     lost = [name for name in NEEDED if name not in header]
     if lost:
         raise ContractError(f"payload {payload[:12]} has no column {', '.join(lost)}; found {', '.join(header)}")
