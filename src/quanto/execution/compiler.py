@@ -34,7 +34,7 @@ class OrderRules(Section):
     fractional: bool = Field(description="fractions of a share can be traded")
     lot_shares: int = Field(ge=1, description="whole-share orders are multiples of this; full exits sell what is held")
     minimum_notional_usd: float = Field(ge=0, description="smaller orders are left out; a full exit is always made")
-    worst_case_slippage_bps: float = Field(ge=0, description="reserve on top of the price and costs of purchases")
+    worst_case_slippage_bps: float = Field(ge=0, description="purchases must be payable at a price worse by this")
     unsettled_proceeds: Literal["usable", "not_usable"] = Field(description="whether today's sales may pay for today's purchases")
     collar_orders: bool = Field(description="send limit orders at the price collar; false sends market orders, checked before and after")
 
@@ -106,8 +106,8 @@ def compile_purchases(
         As in `env.tape.Tape`: fractions of traded value; impact of shape (n_symbols,).
     """
     short = np.array([_rounded(wanted, rules) for wanted in sizing.wanted.tolist()]) - sizing.held
-    value = np.where((short > 0) & (price > 0), short * np.nan_to_num(price), 0.0)
-    share = funded_share(value, spendable, linear_cost + rules.worst_case_slippage_bps * BPS, impact)
+    worst = np.nan_to_num(price) * (1.0 + rules.worst_case_slippage_bps * BPS)
+    share = funded_share(np.where((short > 0) & (price > 0), short * worst, 0.0), spendable, linear_cost, impact)
     orders: list[Order] = []
     for index, (symbol, quantity) in enumerate(zip(sizing.symbols, short.tolist(), strict=True)):
         if quantity <= 0.0:

@@ -38,9 +38,9 @@ class Snapshot(NamedTuple):
         USD: at the close of the decision (exposure), and at `price` (cash floor).
     traded_usd
         Value of this session's orders that were passed, at the reference.
-    cost_rate, impact
-        What a purchase may take on top: a fraction for costs and the worst-case slippage, and an impact that
-        grows with the root of its value (see `env.tape.Tape`).
+    slippage, linear_cost, impact
+        What a purchase may take on top: a worst-case fraction of its price, a fraction of its value for costs, and an
+        impact that grows with the root of its value (see `env.tape.Tape`).
     orders_last_minute
         Orders passed within the last 60 seconds.
     missing_share
@@ -60,7 +60,8 @@ class Snapshot(NamedTuple):
     nav: float
     nav_now: float
     traded_usd: float
-    cost_rate: float
+    slippage: float
+    linear_cost: float
     impact: Sequence[float]
     orders_last_minute: int
     missing_share: float
@@ -115,6 +116,7 @@ def total(snapshot: Snapshot) -> Totals:
     held_now = np.where(shares != 0, shares * np.where(np.isnan(price), reference, price), 0.0)
     swings = np.where(exposed != 0, values * beta, 0.0)
     value = np.where(purchases != 0, purchases * price, 0.0)
+    worst = value * (1.0 + snapshot.slippage)
     return Totals(
         gross=float(np.abs(values).sum()),
         net=float(values.sum()),
@@ -123,7 +125,7 @@ def total(snapshot: Snapshot) -> Totals:
         largest=float(np.abs(values).max(initial=0.0)),
         positions=float(np.count_nonzero(exposed)),
         long_now=float(np.maximum(held_now + value, 0.0).sum()),
-        spent=float((value * (1.0 + snapshot.cost_rate + impact * np.sqrt(np.abs(value)))).sum()),
+        spent=float((worst * (1.0 + snapshot.linear_cost + impact * np.sqrt(np.abs(worst)))).sum()),
     )
 
 
@@ -152,8 +154,8 @@ def bought(snapshot: Snapshot, totals: Totals, index: int, quantity: float) -> T
 
 def _spend(snapshot: Snapshot, index: int, quantity: float) -> float:
     """Return what purchases of a name take from cash at worst, USD."""
-    value = quantity * snapshot.price[index]
-    return value * (1.0 + snapshot.cost_rate + snapshot.impact[index] * math.sqrt(abs(value)))
+    value = quantity * snapshot.price[index] * (1.0 + snapshot.slippage)
+    return value * (1.0 + snapshot.linear_cost + snapshot.impact[index] * math.sqrt(abs(value)))
 
 
 def _added(values: Sequence[float], index: int, quantity: float) -> list[float]:

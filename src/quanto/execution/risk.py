@@ -164,13 +164,17 @@ class Verdict(NamedTuple):
         return self.quantity > 0.0 and bool(self.breaches)
 
 
-def order_breaches(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_ids: Collection[str] = ()) -> list[Breach]:
+def order_breaches(
+    order: Order, snapshot: Snapshot, policy: RiskPolicy, known_ids: Collection[str] = (), slack: float = TOLERANCE
+) -> list[Breach]:
     """Return every limit that an order, or the portfolio it would leave, breaks; an empty list means it may pass.
 
     Parameters
     ----------
     known_ids
         Client order ids that were used before: the same order is never sent twice.
+    slack
+        Rounding that a measure may have: a fraction of the limit (of 1 for smaller limits).
     """
     case = measure(order, snapshot, policy, order.client_order_id in known_ids)
     found: list[Breach] = []
@@ -179,7 +183,7 @@ def order_breaches(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_i
             continue
         value, limit = check.found(case), check.limit(policy)
         # Written so that NaN is a breach.
-        if not (value >= limit - TOLERANCE if check.at_least else value <= limit + TOLERANCE * max(1.0, limit)):
+        if not (value >= limit - slack if check.at_least else value <= limit + slack * max(1.0, limit)):
             found.append(Breach(check.name, value, limit, check.unit, check.action, order.symbol))
     return found
 
@@ -199,7 +203,8 @@ def judge(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_ids: Colle
         return Verdict(0.0, tuple(breaches))
 
     def passes(quantity: float) -> bool:
-        return not order_breaches(order._replace(quantity=quantity), snapshot, policy, known_ids)
+        # What is cut is cut to the limit itself: rounding is for what was sized to it.
+        return not order_breaches(order._replace(quantity=quantity), snapshot, policy, known_ids, slack=0.0)
 
     low, high = 0.0, order.quantity
     for _ in range(60):  # each measure grows with the quantity, so the border can be halved down to

@@ -1,0 +1,503 @@
+"""The risk checks: each limit binds exactly where it says, unknown is a breach, reductions pass what should not hold them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.execution_worlds import WIDE, wide_policy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from quanto.execution.limits import RiskPolicy
+from quanto.execution.measures import Snapshot, bought, measure, total
+from quanto.execution.orders import Order, Side
+from quanto.execution.risk import CHECKS, Action, account_breaches, fill_breaches, judge, order_breaches, portfolio_breaches
+
+SYMBOLS = {"A": 0, "B": 1, "C": 2}
+BASE: dict[str, Any] = {
+    "symbols": SYMBOLS,
+    "reference": [10.0, 20.0, 50.0],
+    "price": [10.0, 20.0, 50.0],
+    "price_age": [0.0, 0.0, 0.0],
+    "adv_usd": [1e6, 2e6, 5e6],
+    "beta": [1.0, 0.5, 2.0],
+    "shares": [100.0, 0.0, 0.0],
+    "open_purchases": [0.0, 0.0, 0.0],
+    "open_sales": [0.0, 0.0, 0.0],
+    "cash": 9000.0,
+    "nav": 10_000.0,
+    "nav_now": 10_000.0,
+    "traded_usd": 0.0,
+    "slippage": 0.0,
+    "linear_cost": 0.0,
+    "impact": [0.0, 0.0, 0.0],
+    "orders_last_minute": 0,
+    "missing_share": 0.0,
+    "policy_age_sessions": 10.0,
+}
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    return Snapshot(**{**BASE, **changes})
+
+
+def order(symbol: str = "B", side: Side = "buy", quantity: float = 100.0, name: str = "o1") -> Order:
+    return Order(name, symbol, side, quantity, 20.0)
+
+
+def broken(one: Order, known: Snapshot, policy: RiskPolicy, ids: tuple[str, ...] = ()) -> set[str]:
+    return {breach.check for breach in order_breaches(one, known, policy, ids)}
+
+
+def test_wide_limits_pass_an_ordinary_order() -> None:
+    assert order_breaches(order(), snapshot(), wide_policy()) == []
+    assert judge(order(), snapshot(), wide_policy()).quantity == 100.0
+
+
+# A purchase of 100 B at 20 beside 100 A at 10, NAV 10,000: what each measure is, by hand.
+MEASURED = {
+    "max_gross_exposure": ("gross_exposure", 0.3),
+    "max_net_exposure": ("net_exposure", 0.3),
+    "max_name_weight": ("name_weight", 0.2),
+    "max_positions": ("positions", 2),
+    "max_beta": ("beta", 0.1 * 1.0 + 0.2 * 0.5),
+    "max_gap_loss": ("gap_loss", 0.1 * (0.1 * 1.0 + 0.2 * 0.5) + 0.3 * 0.2),
+    "max_days_to_exit": ("days_to_exit", 2000.0 / (0.1 * 2e6)),
+    "max_order_notional_usd": ("order_notional", 2000.0),
+    "max_order_volume_share": ("order_volume_share", 2000.0 / 2e6),
+    "max_turnover": ("turnover", 0.1),
+}
+
+
+def tight(limit: str, value: float) -> RiskPolicy:
+    """Return a policy in which one limit is this, and those that may not be above it follow."""
+    changes: dict[str, Any] = {limit: value}
+    if limit == "max_gross_exposure":
+        changes |= {"max_net_exposure": value, "max_name_weight": value}
+    return wide_policy(**changes)
+
+
+@pytest.mark.parametrize("limit", sorted(MEASURED))
+def test_a_limit_passes_what_is_at_it_and_no_more(limit: str) -> None:
+    check, value = MEASURED[limit]
+    assert check not in broken(order(), snapshot(), tight(limit, value))
+    less = value - 1 if limit == "max_positions" else value * 0.999
+    (found,) = [breach for breach in order_breaches(order(), snapshot(), tight(limit, less)) if breach.check == check]
+    assert found.found == pytest.approx(value, rel=1e-12)
+    assert found.limit == less
+    assert found.unit
+    assert found.symbol == "B"
+
+
+def test_leverage_is_assets_over_nav() -> None:
+    borrowing = snapshot(cash=1000.0, nav=2000.0, nav_now=2000.0)
+    policy = wide_policy(max_leverage=1.0, minimum_cash=0.0)
+    assert "leverage" not in broken(order(quantity=50.0), borrowing, policy)
+    (found,) = [breach for breach in order_breaches(order(quantity=60.0), borrowing, policy) if breach.check == "leverage"]
+    assert found.found == pytest.approx((1000.0 + 1200.0) / 2000.0)
+
+
+def test_cash_after_costs_slippage_and_impact_stays_at_the_floor() -> None:
+    known = snapshot(cash=5000.0, slippage=0.01, linear_cost=0.002, impact=[0.0, 1e-4, 0.0])
+    worst = 2000.0 * 1.01
+    left = 5000.0 - worst * (1 + 0.002 + 1e-4 * math.sqrt(worst))
+    assert "cash" not in broken(order(), known, wide_policy(minimum_cash=left / 10_000))
+    more = wide_policy(minimum_cash=left / 10_000 + 1e-6)
+    (found,) = [breach for breach in order_breaches(order(), known, more) if breach.check == "cash"]
+    assert found.found == pytest.approx(left / 10_000)
+
+
+def test_open_purchases_count_as_exposure_and_open_sales_do_not_relieve_it() -> None:
+    known = snapshot(open_purchases=[0.0, 50.0, 10.0], open_sales=[100.0, 0.0, 0.0], traded_usd=2500.0)
+    case = measure(order(), known, wide_policy())
+    assert case.gross == pytest.approx((1000 + 150 * 20 + 500) / 10_000)
+    assert case.name_weight == pytest.approx(0.3)
+    assert case.positions == 3
+    assert case.turnover == pytest.approx(0.5 * 4500 / 10_000)
+    assert case.cash == pytest.approx((9000 - 150 * 20 - 500) / 10_000)
+
+
+def test_the_rate_counts_the_order_itself() -> None:
+    assert broken(order(), snapshot(orders_last_minute=4), wide_policy(max_orders_per_minute=5)) == set()
+    assert broken(order(), snapshot(orders_last_minute=5), wide_policy(max_orders_per_minute=5)) == {"orders_per_minute"}
+
+
+@pytest.mark.parametrize("factor", [1.2, 0.8])
+def test_the_collar_is_measured_from_the_last_known_price_on_both_sides(factor: float) -> None:
+    known = snapshot(price=[10.0, 20.0 * factor, 50.0])
+    assert "price_collar" not in broken(order(), known, wide_policy(price_collar=0.2000001))
+    assert "price_collar" in broken(order(), known, wide_policy(price_collar=0.1999))
+
+
+def test_stale_incomplete_and_old_knowledge_is_refused() -> None:
+    policy = wide_policy(max_price_age_sessions=1, max_missing_share=0.25, max_policy_age_sessions=10)
+    assert broken(order(), snapshot(price_age=[9.0, 1.0, 9.0], missing_share=0.25), policy) == set()
+    assert broken(order(), snapshot(price_age=[0.0, 2.0, 0.0]), policy) == {"price_age"}
+    assert broken(order(), snapshot(missing_share=0.26), policy) == {"missing_share"}
+    assert broken(order(), snapshot(policy_age_sessions=11.0), policy) == {"policy_age"}
+
+
+def test_restricted_duplicate_halted_reduce_only_and_unknown_names_are_refused() -> None:
+    assert broken(order(), snapshot(), wide_policy(restricted=("B",))) == {"restricted"}
+    assert broken(order("A"), snapshot(), wide_policy(restricted=("B",))) == set()
+    assert broken(order(), snapshot(), wide_policy(), ("o0", "o1")) == {"duplicate"}
+    assert broken(order(), snapshot(halted=True), wide_policy()) == {"halted"}
+    assert broken(order(), snapshot(reduce_only=True), wide_policy()) == {"reduce_only"}
+    assert "unknown_symbol" in broken(order("NOPE"), snapshot(), wide_policy())
+
+
+UNKNOWN = [
+    ("reference", [10.0, math.nan, 50.0]),
+    ("price", [10.0, math.nan, 50.0]),
+    ("price_age", [0.0, math.nan, 0.0]),
+    ("adv_usd", [1e6, math.nan, 5e6]),
+    ("adv_usd", [1e6, 0.0, 5e6]),
+    ("beta", [1.0, math.nan, 2.0]),
+    ("beta", [math.nan, 0.5, 2.0]),
+    ("reference", [math.nan, 20.0, 50.0]),
+    ("nav", math.nan),
+    ("nav", 0.0),
+    ("nav", -1.0),
+    ("nav_now", math.nan),
+    ("cash", math.nan),
+    ("traded_usd", math.nan),
+    ("slippage", math.nan),
+    ("linear_cost", math.nan),
+    ("impact", [0.0, math.nan, 0.0]),
+    ("missing_share", math.nan),
+    ("policy_age_sessions", math.nan),
+    ("orders_last_minute", math.nan),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), UNKNOWN, ids=[f"{name}-{index}" for index, (name, _) in enumerate(UNKNOWN)])
+def test_what_is_unknown_denies_even_under_wide_limits(field: str, value: Any) -> None:
+    verdict = judge(order(), snapshot(**{field: value}), wide_policy())
+    assert verdict.denied
+    assert any(math.isnan(breach.found) for breach in verdict.breaches) or field == "nav"
+
+
+@pytest.mark.parametrize("quantity", [0.0, -5.0, math.nan, math.inf, -math.inf])
+def test_a_quantity_that_is_no_number_breaks_everything_that_can_be_measured(quantity: float) -> None:
+    found = order_breaches(order(quantity=quantity), snapshot(), wide_policy())
+    assert {"sign_flip", "price_collar", "gross_exposure", "cash", "beta", "order_notional"} <= {breach.check for breach in found}
+    assert judge(order(quantity=quantity), snapshot(), wide_policy()).denied
+
+
+def test_a_held_name_that_does_not_trade_keeps_its_last_price_and_can_be_bought_no_more() -> None:
+    known = snapshot(price=[math.nan, 20.0, 50.0])
+    assert judge(order("B"), known, wide_policy()).quantity == 100.0
+    assert measure(order("B"), known, wide_policy()).leverage == pytest.approx((1000 + 2000 + 7000) / 10_000)
+    assert "price_collar" in broken(order("A"), known, wide_policy())
+
+
+# Reductions.
+
+SPARED = {
+    "reduce_only", "turnover", "gross_exposure", "net_exposure", "leverage", "name_weight", "positions", "cash", "beta", "gap_loss",
+    "days_to_exit",
+}  # fmt: skip
+
+
+def test_the_spared_checks_are_exposure_turnover_and_loss_and_no_others() -> None:
+    assert {check.name for check in CHECKS.values() if check.spares_reductions} == SPARED
+
+
+def suffocating(**changes: Any) -> RiskPolicy:
+    exposure = ("max_net_exposure", "max_name_weight", "max_gross_exposure", "max_beta", "max_gap_loss", "max_days_to_exit")
+    tiny = dict.fromkeys((*exposure, "max_turnover"), 1e-09)
+    return wide_policy(**{**tiny, "max_positions": 1, "max_leverage": 1.0, "minimum_cash": 0.99, **changes})
+
+
+def test_a_reduction_passes_where_every_exposure_limit_is_broken() -> None:
+    known = snapshot(shares=[100.0, 300.0, 50.0], reduce_only=True, cash=-5000.0)
+    assert judge(order("B", "sell", 300.0), known, suffocating()).quantity == 300.0
+    assert judge(order("B", "buy", 1.0), known, suffocating()).denied
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "check"),
+    [
+        ({"halted": True}, {}, "halted"),
+        ({"orders_last_minute": 5}, {"max_orders_per_minute": 5}, "orders_per_minute"),
+        ({"price": [10.0, 10.0, 50.0]}, {"price_collar": 0.2}, "price_collar"),
+        ({"price_age": [0.0, 3.0, 0.0]}, {"max_price_age_sessions": 2}, "price_age"),
+        ({"missing_share": 0.9}, {"max_missing_share": 0.2}, "missing_share"),
+        ({"policy_age_sessions": 11.0}, {"max_policy_age_sessions": 10}, "policy_age"),
+        ({}, {"restricted": ("B",)}, "restricted"),
+    ],
+)
+def test_a_reduction_is_never_spared(changes: dict[str, Any], policy: dict[str, Any], check: str) -> None:
+    known = snapshot(shares=[100.0, 300.0, 50.0], **changes)
+    assert broken(order("B", "sell", 300.0), known, wide_policy(**policy)) == {check}
+    assert judge(order("B", "sell", 300.0), known, wide_policy(**policy)).denied
+
+
+def test_a_reduction_is_cut_to_the_size_that_an_order_may_have() -> None:
+    known = snapshot(shares=[100.0, 300.0, 50.0])
+    assert judge(order("B", "sell", 300.0), known, wide_policy(max_order_notional_usd=2000.0)).quantity == pytest.approx(100.0, rel=1e-6)
+    assert judge(order("B", "sell", 300.0), known, wide_policy(max_order_volume_share=0.001)).quantity == pytest.approx(100.0, rel=1e-6)
+
+
+def test_a_repeated_reduction_is_refused() -> None:
+    assert broken(order("A", "sell", 10.0), snapshot(), wide_policy(), ("o1",)) == {"duplicate"}
+
+
+@given(st.floats(0.0, 200.0), st.floats(0.0, 100.0), st.floats(1e-6, 300.0))
+@settings(deadline=None, max_examples=150)
+def test_a_sale_never_flips_a_sign(held: float, already: float, quantity: float) -> None:
+    known = snapshot(shares=[held, 0.0, 0.0], open_sales=[already, 0.0, 0.0])
+    verdict = judge(order("A", "sell", quantity), known, wide_policy())
+    slack = 1e-9 * max(1.0, abs(held - already))
+    assert verdict.quantity <= max(0.0, held - already) + slack
+    assert (verdict.quantity == quantity) == (quantity <= held - already + slack)
+
+
+# Clipping.
+
+
+def test_an_order_is_cut_to_the_largest_quantity_that_breaks_no_limit() -> None:
+    policy = wide_policy(max_name_weight=0.15)
+    verdict = judge(order(), snapshot(), policy)
+    assert verdict.clipped
+    assert verdict.quantity == pytest.approx(75.0, rel=1e-6)
+    assert [breach.check for breach in verdict.breaches] == ["name_weight"]
+    assert order_breaches(order(quantity=verdict.quantity), snapshot(), policy) == []
+    assert order_breaches(order(quantity=verdict.quantity * 1.0001), snapshot(), policy) != []
+
+
+def test_a_cut_order_is_a_whole_number_of_lots() -> None:
+    assert judge(order(), snapshot(), wide_policy(max_name_weight=0.155), lot_shares=1.0).quantity == 77.0
+    assert judge(order(), snapshot(), wide_policy(max_name_weight=0.155), lot_shares=10.0).quantity == 70.0
+    assert judge(order(quantity=9.0), snapshot(), wide_policy(max_name_weight=0.01, max_net_exposure=1.0), lot_shares=10.0).denied
+
+
+def test_one_breach_that_denies_denies_although_another_could_be_cut() -> None:
+    verdict = judge(order(), snapshot(), wide_policy(max_name_weight=0.15, restricted=("B",)))
+    assert verdict.denied
+    assert {breach.check for breach in verdict.breaches} == {"name_weight", "restricted"}
+    assert not verdict.clipped
+
+
+def test_all_breaches_are_returned_with_found_limit_and_unit() -> None:
+    found = order_breaches(order(), snapshot(halted=True), suffocating(restricted=("B",), max_order_notional_usd=1.0))
+    assert {"halted", "restricted", "order_notional", "turnover", "gross_exposure", "name_weight", "gap_loss"} <= {b.check for b in found}
+    for breach in found:
+        assert breach.unit in str(breach)
+        assert set(breach.record()) == {"check", "found", "limit", "unit", "action", "symbol"}
+    assert str(order_breaches(order(), snapshot(nav=math.nan), wide_policy())[0]).count("unknown") == 1
+
+
+numbers = st.floats(0.05, 3.0)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Order, Snapshot, dict[str, Any], str]:
+    shares = draw(st.lists(st.floats(0.0, 200.0), min_size=3, max_size=3))
+    opened = draw(st.lists(st.floats(0.0, 50.0), min_size=3, max_size=3))
+    price = [value * draw(st.floats(0.8, 1.25)) for value in BASE["reference"]]
+    known = snapshot(
+        shares=shares,
+        open_purchases=opened,
+        price=price,
+        beta=draw(st.lists(st.floats(-0.5, 2.5), min_size=3, max_size=3)),
+        cash=draw(st.floats(0.0, 20_000.0)),
+        slippage=draw(st.floats(0.0, 0.02)),
+        linear_cost=draw(st.floats(0.0, 0.01)),
+        impact=[draw(st.floats(0.0, 1e-4))] * 3,
+        traded_usd=draw(st.floats(0.0, 5000.0)),
+        reduce_only=draw(st.booleans()),
+    )
+    limits: dict[str, Any] = {
+        "max_gross_exposure": 3.0,
+        "max_net_exposure": draw(numbers),
+        "max_leverage": draw(st.floats(1.0, 2.0)),
+        "max_name_weight": draw(numbers),
+        "max_positions": draw(st.integers(1, 3)),
+        "minimum_cash": draw(st.floats(0.0, 0.5)),
+        "max_beta": draw(numbers),
+        "max_gap_loss": draw(numbers),
+        "max_days_to_exit": draw(st.floats(0.001, 0.1)),
+        "max_order_notional_usd": draw(st.floats(10.0, 10_000.0)),
+        "max_order_volume_share": draw(st.floats(1e-5, 1e-2)),
+        "max_turnover": draw(numbers),
+        "price_collar": draw(st.floats(0.01, 0.5)),
+    }
+    one = order(draw(st.sampled_from("ABC")), draw(st.sampled_from(["buy", "sell"])), draw(st.floats(0.01, 500.0)))
+    return one, known, limits, draw(st.sampled_from(sorted(set(limits) - {"max_positions", "max_gross_exposure"})))
+
+
+@given(cases(), st.floats(0.1, 1.0))
+@settings(deadline=None, max_examples=150)
+def test_a_tighter_limit_never_approves_more(case: tuple[Order, Snapshot, dict[str, Any], str], factor: float) -> None:
+    one, known, limits, which = case
+    loose = judge(one, known, wide_policy(**limits))
+    value = limits[which]
+    changed = {"minimum_cash": min(0.99, value + (1 - factor)), "max_leverage": max(1.0, value * factor)}.get(which, value * factor)
+    strict = judge(one, known, wide_policy(**{**limits, which: changed}))
+    assert strict.quantity <= loose.quantity * (1 + 1e-9)
+
+
+@given(cases())
+@settings(deadline=None, max_examples=150)
+def test_what_passes_breaks_nothing_and_what_is_cut_is_never_more_than_asked(case: tuple[Order, Snapshot, dict[str, Any], str]) -> None:
+    one, known, limits, _ = case
+    policy = wide_policy(**limits)
+    verdict = judge(one, known, policy)
+    assert 0.0 <= verdict.quantity <= one.quantity
+    if not verdict.denied:
+        assert order_breaches(one._replace(quantity=verdict.quantity), known, policy) == []
+
+
+@given(cases())
+@settings(deadline=None, max_examples=150)
+def test_totals_kept_order_by_order_are_the_totals_of_the_whole(case: tuple[Order, Snapshot, dict[str, Any], str]) -> None:
+    one, known, _, _ = case
+    summed = known.summed()
+    assert measure(one, summed, wide_policy()) == measure(one, known, wide_policy())._replace(snapshot=summed)
+    passed = summed.after(one)
+    assert passed.totals is not None
+    np.testing.assert_allclose(passed.totals, total(passed), rtol=1e-9, atol=1e-9)
+    if one.side == "buy":
+        assert bought(known, total(known), SYMBOLS[one.symbol], one.quantity) == passed.totals
+        assert passed.open_purchases[SYMBOLS[one.symbol]] == known.open_purchases[SYMBOLS[one.symbol]] + one.quantity
+    else:
+        assert passed.open_sales[SYMBOLS[one.symbol]] == one.quantity
+    assert passed.orders_last_minute == 1
+    assert passed.traded_usd == pytest.approx(known.traded_usd + one.quantity * known.reference[SYMBOLS[one.symbol]])
+
+
+# The account.
+
+
+def test_losses_reduce_first_and_halt_later() -> None:
+    policy = wide_policy(reduce_only_daily_loss=0.05, halt_daily_loss=0.10, reduce_only_drawdown=0.2, halt_drawdown=0.3)
+    assert account_breaches(95.0, 100.0, 100.0, policy) == []
+    assert [breach.action for breach in account_breaches(94.9, 100.0, 100.0, policy)] == [Action.REDUCE_ONLY]
+    found = account_breaches(89.9, 100.0, 100.0, policy)
+    assert [(breach.check, breach.action) for breach in found] == [("daily_loss", Action.REDUCE_ONLY), ("daily_loss", Action.HALT)]
+    assert [(b.check, b.action) for b in account_breaches(79.0, 79.0, 100.0, policy)] == [("drawdown", Action.REDUCE_ONLY)]
+    assert [(b.check, b.action) for b in account_breaches(69.0, 69.0, 100.0, policy)] == [
+        ("drawdown", Action.REDUCE_ONLY),
+        ("drawdown", Action.HALT),
+    ]
+    assert account_breaches(120.0, 100.0, 100.0, policy) == []
+    assert account_breaches(69.0, 100.0, 100.0, policy)[0].found == pytest.approx(0.31)
+
+
+@pytest.mark.parametrize("values", [(math.nan, 100.0, 100.0), (100.0, math.nan, 100.0), (100.0, 100.0, 0.0), (100.0, 0.0, 100.0)])
+def test_an_unknown_nav_halts(values: tuple[float, float, float]) -> None:
+    assert Action.HALT in {breach.action for breach in account_breaches(*values, wide_policy())}
+
+
+def test_a_portfolio_is_measured_as_an_order_is() -> None:
+    values, adv, beta = np.array([1000.0, 2000.0, 0.0]), np.array([1e6, 2e6, np.nan]), np.array([1.0, 0.5, np.nan])
+    names = ("A", "B", "C")
+    assert portfolio_breaches(values, 7000.0, adv, beta, names, wide_policy()) == []
+    for limit, (check, value) in MEASURED.items():
+        if limit in ("max_order_notional_usd", "max_order_volume_share", "max_turnover"):
+            continue
+        less = value - 1 if limit == "max_positions" else value * 0.999
+        found = {breach.check: breach.found for breach in portfolio_breaches(values, 7000.0, adv, beta, names, tight(limit, less))}
+        assert found[check] == pytest.approx(value), limit
+        assert check not in {b.check for b in portfolio_breaches(values, 7000.0, adv, beta, names, tight(limit, value))}
+
+
+def test_a_portfolio_that_borrows_shorts_or_lacks_cash_says_so() -> None:
+    adv, beta, names = np.full(2, 1e6), np.ones(2), ("A", "B")
+    found = {b.check: b for b in portfolio_breaches(np.array([1500.0, 0.0]), -500.0, adv, beta, names, wide_policy(max_leverage=1.2))}
+    assert found["leverage"].found == pytest.approx(1.5)
+    assert found["cash"].found == pytest.approx(-0.5)
+    short = [b for b in portfolio_breaches(np.array([500.0, -100.0]), 600.0, adv, beta, names, wide_policy()) if b.check == "sign_flip"]
+    assert [(b.symbol, b.found, b.action) for b in short] == [("B", 100.0, Action.HALT)]
+
+
+@pytest.mark.parametrize("where", ["values", "cash", "adv", "beta"])
+def test_an_unknown_part_of_a_held_portfolio_is_a_breach(where: str) -> None:
+    parts = {"values": np.array([500.0, 100.0]), "adv": np.full(2, 1e6), "beta": np.ones(2)}
+    cash = math.nan if where == "cash" else 400.0
+    if where != "cash":
+        parts[where][1] = math.nan
+    found = portfolio_breaches(parts["values"], cash, parts["adv"], parts["beta"], ("A", "B"), wide_policy())
+    assert any(math.isnan(breach.found) for breach in found)
+
+
+def test_targets_are_judged_as_a_portfolio_of_nav_one() -> None:
+    weights = np.array([0.5, 0.3])
+    found = portfolio_breaches(weights, 0.2, np.full(2, 10.0), np.ones(2), ("A", "B"), wide_policy(max_name_weight=0.4))
+    assert [(breach.check, breach.symbol) for breach in found] == [("name_weight", "A")]
+
+
+@pytest.mark.parametrize(
+    ("side", "price", "halts"),
+    [("buy", 11.0, False), ("buy", 11.01, True), ("buy", 5.0, False), ("sell", 9.0, False), ("sell", 8.99, True), ("sell", 20.0, False),
+     ("buy", math.nan, True)],
+)  # fmt: skip
+def test_a_fill_beyond_the_collar_halts_and_a_better_one_does_not(side: Any, price: float, halts: bool) -> None:
+    found = fill_breaches(side, price, 10.0, wide_policy(price_collar=0.1), "A")
+    assert [breach.action for breach in found] == ([Action.HALT] if halts else [])
+
+
+def test_a_fill_without_a_known_reference_halts() -> None:
+    assert fill_breaches("buy", 10.0, math.nan, wide_policy())[0].action == Action.HALT
+    assert fill_breaches("buy", 10.0, 0.0, wide_policy())[0].action == Action.HALT
+
+
+# The policy.
+
+
+@pytest.mark.parametrize("name", sorted(WIDE))
+def test_every_limit_must_be_given(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        RiskPolicy(**{key: value for key, value in WIDE.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_name_weight": 2e6}, "max_name_weight"),
+        ({"max_net_exposure": 2e6}, "max_net_exposure"),
+        ({"reduce_only_daily_loss": 0.2, "halt_daily_loss": 0.1}, "reduce_only_daily_loss"),
+        ({"reduce_only_drawdown": 0.2, "halt_drawdown": 0.1}, "reduce_only_drawdown"),
+        ({"restricted": ("A", "A")}, "restricted"),
+        ({"price_collar": math.nan}, "price_collar"),
+        ({"max_leverage": 0.5}, "max_leverage"),
+        ({"max_positions": 1.5}, "max_positions"),
+        ({"max_positions": None}, "max_positions"),
+        ({"max_orders": 5}, "max_orders"),
+        ({"minimum_cash": 1.0}, "minimum_cash"),
+    ],
+)
+def test_a_policy_that_cannot_be_enforced_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        wide_policy(**changes)
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    with pytest.raises(ValidationError) as error:
+        wide_policy(max_name_weight=2e6, max_net_exposure=2e6, reduce_only_drawdown=0.5, halt_drawdown=0.4)
+    assert all(word in str(error.value) for word in ("max_name_weight", "max_net_exposure", "reduce_only_drawdown"))
+
+
+def test_limits_at_each_other_are_allowed() -> None:
+    wide_policy(max_name_weight=0.5, max_net_exposure=0.5, max_gross_exposure=0.5, reduce_only_drawdown=0.4, halt_drawdown=0.4)
+    wide_policy(reduce_only_daily_loss=0.1, halt_daily_loss=0.1)
+
+
+def test_the_digest_names_the_policy() -> None:
+    assert wide_policy().digest() == wide_policy().digest()
+    assert wide_policy(max_beta=2.0).digest() != wide_policy(max_beta=3.0).digest()
+
+
+def test_every_limit_of_the_policy_is_read_by_a_check_or_by_the_engine() -> None:
+    """Each limit set to its tightest must change the verdict of some order, account, portfolio or fill."""
+    from pathlib import Path
+
+    text = "".join(path.read_text() for path in Path("src/quanto/execution").rglob("*.py") if path.name != "limits.py")
+    text += Path("src/quanto/stages/shadow/shadowing.py").read_text()
+    unused = [name for name in RiskPolicy.model_fields if f".{name}" not in text]
+    assert unused == []
