@@ -170,7 +170,7 @@ def polygon(url: str, concurrency: int) -> dict[str, object]:
 
 
 def bare_loop(url: str, symbols: list[str]) -> int:
-    """The peer: what a script would do."""
+    """Do what a script would do: the peer."""
     rows: list[dict[str, object]] = []
     with requests.Session() as session, tempfile.TemporaryDirectory() as folder:
         for symbol in symbols:
@@ -211,16 +211,18 @@ def concurrency(repeats: int) -> dict[str, object]:
 
 
 def write_days(folder: Path, days: int, symbols: int = 10_000) -> list[Path]:
-    """Write day files in Polygon's layout; the numbers of a few days are used in turn."""
+    """Write day files in Polygon's layout: random walks to the cent."""
     rng = np.random.default_rng(2)
     names = [f"T{number:05d}" for number in range(symbols)]
-    variants = [np.round(20 * np.exp(rng.normal(0, 1, symbols)), 4) for _ in range(5)]
+    level = 20 * np.exp(rng.normal(0, 1, symbols))
     files = []
-    for index, day in enumerate(as_date(item) for item in sessions_between(date(2015, 1, 2), date(2026, 1, 1))[:days]):
-        close = variants[index % 5]
+    for day in map(as_date, sessions_between(date(2015, 1, 2), date(2026, 1, 1))[:days]):
+        level *= np.exp(rng.normal(0, 0.02, symbols))
+        close = np.round(level, 2) + 0.01
         stamp = int(datetime.combine(day, datetime.min.time(), NEW_YORK).timestamp()) * 10**9
         table = pa.table({
-            "ticker": names, "volume": np.arange(symbols) + 100, "open": close, "close": close, "high": close + 0.5, "low": close * 0.99,
+            "ticker": names, "volume": rng.integers(100, 10**6, symbols),
+            "open": close, "close": close, "high": close + 0.5, "low": close * 0.99,
             "window_start": np.full(symbols, stamp), "transactions": np.full(symbols, 9),
         })  # fmt: skip
         sink = io.BytesIO()
@@ -242,7 +244,7 @@ def ingest_folder(folder: Path, files: list[Path]) -> int:
 
 
 def bare_files(files: list[Path]) -> None:
-    """The peer: each file read by pyarrow and written as Parquet."""
+    """Read each file by pyarrow and write it as Parquet: the peer."""
     with tempfile.TemporaryDirectory() as folder:
         for index, path in enumerate(files):
             table = pacsv.read_csv(path)

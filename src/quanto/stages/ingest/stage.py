@@ -85,10 +85,12 @@ def _coverage(config: IngestConfig, pieces: dict[Key, list[Piece]], summaries: d
 
 
 def _stop_on_failure(pieces: dict[Key, list[Piece]], covered: list[Coverage], report: dict[str, object]) -> None:
+    if failure(pieces, covered, "") is None:
+        return
     # Named by its content: runs that fail in different ways at the same time keep their reports apart.
     content = failure_report(report, pieces)
     path = data_root() / "failures" / "ingest" / f"{digest_value(content)[:16]}.json"
+    write_bytes(path, pretty_json(content))
     error = failure(pieces, covered, str(path))
     if error is not None:
-        write_bytes(path, pretty_json(content))
         raise error

@@ -14,10 +14,42 @@ import pyarrow.compute as pc
 
 from quanto.market.calendar import DateArray, as_date
 from quanto.market.schema import BASES, DATE_COLUMN, PRICES
-from quanto.stages.ingest.quality import WINDOW, oddities
+from quanto.stages.ingest.quality import WINDOW, oddities_by_symbol
 from quanto.stages.ingest.validate import Checked
 
 NO_DAYS: DateArray = np.empty(0, "datetime64[D]")
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars of many symbols: symbol i has the rows edges[i] to edges[i + 1] - 1 of `days` and `values` (n, k)."""
+
+    names: tuple[str, ...]
+    edges: npt.NDArray[np.int64]
+    days: DateArray
+    values: npt.NDArray[np.float64]
+
+    def followed_by(self, other: Bars) -> tuple[Bars, npt.NDArray[np.int64]]:
+        """Return the bars of both, each symbol's own first, and how many of each symbol are own."""
+        names = tuple(dict.fromkeys([*self.names, *other.names]))
+        number = {name: index for index, name in enumerate(names)}
+        parts = [np.repeat([number[name] for name in part.names], np.diff(part.edges)).astype(np.int64) for part in (self, other)]
+        codes = np.concatenate(parts)
+        order = np.argsort(codes, kind="stable")
+        edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        both = Bars(names, edges, np.concatenate([self.days, other.days])[order], np.concatenate([self.values, other.values])[order])
+        return both, np.bincount(parts[0], minlength=len(names))
+
+    def last(self, count: int) -> Bars:
+        """Return the last `count` bars of each symbol."""
+        left = np.repeat(self.edges[1:], np.diff(self.edges)) - np.arange(len(self.days))
+        keep = left <= count
+        edges = np.concatenate([[0], np.cumsum(np.minimum(np.diff(self.edges), count))])
+        return Bars(self.names, edges, self.days[keep], self.values[keep])
+
+    def symbol_at(self, row: int) -> int:
+        """Return the number of the symbol that a row belongs to."""
+        return int(np.searchsorted(self.edges, row, side="right")) - 1
 
 
 @dataclass
@@ -30,8 +62,6 @@ class Held:
     provisional: int = 0
     stale: dict[date, date] = field(default_factory=dict)  # first day of a run -> last
     outliers: dict[date, float] = field(default_factory=dict)  # session -> distance in robust scales
-    tail: npt.NDArray[np.float64] | None = None  # the last bars of the partition before, for their surroundings
-    tail_days: DateArray = field(default_factory=NO_DAYS.copy)
 
     @property
     def every_day(self) -> DateArray:
@@ -49,6 +79,7 @@ class Summary:
         self.rejected = 0
         self.reasons: Counter[str] = Counter()
         self.names: dict[str, Held] = {}
+        self._tail = Bars((), np.zeros(1, dtype=np.int64), NO_DAYS, np.empty((0, len(PRICES) + 1)))
 
     def add(self, checked: Checked) -> None:
         """Count the rows of one partition."""
@@ -64,7 +95,22 @@ class Summary:
             if self.domain == "equity_ohlcv":
                 held.bases.update(rows.bases if len(rows.bases) == 1 else np.unique(rows.basis[part]).tolist())
                 held.provisional += int(np.count_nonzero(rows.provisional[part]))
-                _add_oddities(held, rows.days[part], rows.bars[part])
+
+        if self.domain == "equity_ohlcv":
+            self._add_oddities(Bars(rows.names, rows.edges, rows.days, rows.bars))
+
+    def _add_oddities(self, new: Bars) -> None:
+        """Look at a partition's bars together with the last ones of the partitions before: their surroundings."""
+        bars, before = self._tail.followed_by(new)
+        found = oddities_by_symbol(bars.values[:, PRICES.index("close")], bars.values, bars.edges)
+        for first, last in found.stale:
+            held = self.names[bars.names[bars.symbol_at(first)]]
+            held.stale[as_date(bars.days[first])] = as_date(bars.days[last])
+        for at, scales in found.outliers:
+            number = bars.symbol_at(at)
+            if at - bars.edges[number] >= before[number]:
+                self.names[bars.names[number]].outliers[as_date(bars.days[at])] = scales
+        self._tail = bars.last(WINDOW + 1)
 
     def as_json(self, actions: Mapping[tuple[str, date], str]) -> dict[str, object]:
         """Return the counts for the report; `actions` (symbol, ex-date) -> kind stand beside the outliers they explain."""
@@ -94,10 +140,10 @@ class _Rows:
 
     def __init__(self, domain: str, table: pa.Table) -> None:
         codes = table["series" if domain == "index_level" else "symbol"].combine_chunks().dictionary_encode()
-        self._names = codes.dictionary.to_pylist()
+        self.names: tuple[str, ...] = tuple(codes.dictionary.to_pylist())
         number = codes.indices.to_numpy(zero_copy_only=False)
         order = np.argsort(number, kind="stable")
-        self._edges = np.searchsorted(number[order], np.arange(len(self._names) + 1))
+        self.edges = np.searchsorted(number[order], np.arange(len(self.names) + 1))
         self.days: DateArray = table[DATE_COLUMN[domain]].to_numpy().astype("datetime64[D]")[order]
         if domain == "equity_ohlcv":
             self.bars = np.stack([table[name].to_numpy()[order] for name in (*PRICES, "volume")], axis=1)
@@ -107,16 +153,5 @@ class _Rows:
 
     def by_name(self) -> Iterator[tuple[str, slice]]:
         """Yield each name, sorted, with its rows."""
-        for code in sorted(range(len(self._names)), key=self._names.__getitem__):
-            yield self._names[code], slice(int(self._edges[code]), int(self._edges[code + 1]))
-
-
-def _add_oddities(held: Held, days: DateArray, bars: npt.NDArray[np.float64]) -> None:
-    before = 0 if held.tail is None else len(held.tail)
-    if held.tail is not None:
-        bars = np.concatenate([held.tail, bars])
-        days = np.concatenate([held.tail_days, days])
-    found = oddities(bars[:, PRICES.index("close")], bars)
-    held.stale |= {as_date(days[first]): as_date(days[last]) for first, last in found.stale}
-    held.outliers |= {as_date(days[at]): scales for at, scales in found.outliers if at >= before}
-    held.tail, held.tail_days = bars[-WINDOW - 1 :].copy(), days[-WINDOW - 1 :].copy()
+        for code in sorted(range(len(self.names)), key=self.names.__getitem__):
+            yield self.names[code], slice(int(self.edges[code]), int(self.edges[code + 1]))
