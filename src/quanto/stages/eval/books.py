@@ -95,10 +95,14 @@ def saboteur_books(arena: Arena) -> dict[str, Simulation]:
         after = tape.open[t + 2] * tape.split[t + 2] + tape.dividend[t + 2] if t + 2 <= last else tape.close[t + 1]
         return np.where(tape.open[t + 1] > 0, after / np.where(tape.open[t + 1] > 0, tape.open[t + 1], 1.0) - 1, 0.0)
 
+    def wildest(returns: FloatArray, t: int) -> FloatArray:
+        up, down = chosen(returns, t), chosen(-returns, t)
+        return up if abs(up @ returns) > abs(down @ returns) else down
+
     # Sorted by name, the most harmful stand first: the gates stop at the first that they catch.
     rules: dict[str, Decide] = {
         "ruinous": lambda t, _weights, _drawdown: chosen(-ahead(t), t),
-        "reckless": lambda t, _weights, _drawdown: chosen(np.abs(ahead(t)), t),
+        "reckless": lambda t, _weights, _drawdown: wildest(ahead(t), t),
         "unmoved": lambda t, _weights, _drawdown: chosen(np.zeros(tape.open.shape[1]), t),
     }
     return {f"{SABOTEUR}{name}": arena.run(rule) for name, rule in rules.items()}

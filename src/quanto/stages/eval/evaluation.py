@@ -74,9 +74,7 @@ def evaluate(policy: Policy, data: MarketData, index_level: pa.Table, config: Ev
     books |= saboteur_books(arena)
     compared = dict(books)
     runs = {factor: _at_costs(arena, policy, config, factor, books) for factor in config.cost_factors}
-    books[f"{CANDIDATE}{DOUBLED}"] = runs[2.0][0]
-    for name in BASELINES:
-        books[f"{name}{DOUBLED}"] = baseline_book(arena.at_costs(2.0), BASELINES[name])
+    books[f"{CANDIDATE}{DOUBLED}"], books[f"{config.baseline}{DOUBLED}"] = runs[2.0]
     checks = check_book(arena, books[CANDIDATE], prepare(policy, data).exposure_cap)
     evaluation: dict[str, object] = {
         "window": _window(arena),

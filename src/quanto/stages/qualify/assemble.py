@@ -71,14 +71,15 @@ def assemble(files: Files, config: QualifyConfig) -> Evidence:
                 "qualify.baseline is champion, and reports/champion/trial.json is not there; promote one first, or name a baseline"
             )
         baseline, matched = champion.book, champion.matched(own, cash)
-        doubled_baseline: FloatArray | None = champion.book.returns - champion.costs
+        doubled_baseline = champion.book.returns - champion.costs
     else:
         if config.baseline not in books or f"{MATCHED}{config.baseline}" not in books:
             known = [name.removeprefix(MATCHED) for name in books if name.startswith(MATCHED)]
             raise ConfigError(f"qualify.baseline: {unknown_name('baseline', config.baseline, [*known, CHAMPION])}")
         baseline, matched = books[config.baseline], books[f"{MATCHED}{config.baseline}"]
         twin = books.get(f"{config.baseline}{DOUBLED}")
-        doubled_baseline = None if twin is None else twin.returns
+        # Eval re-ran its own baseline at twice the costs; for another one the second charge is taken off to first order.
+        doubled_baseline = _dearer(files.returns, config.baseline) if twin is None else twin.returns
     dear = books.get(f"{CANDIDATE}{DOUBLED}")
     members = [books[name].returns for name in sorted(books) if name.startswith(MEMBER)]
     return Evidence(
@@ -88,7 +89,7 @@ def assemble(files: Files, config: QualifyConfig) -> Evidence:
         cash=cash,
         labels=_labels(files.slices, sessions),
         members=np.array(members) if members else np.empty((0, sessions)),
-        doubled=None if dear is None or doubled_baseline is None else np.array([dear.returns, doubled_baseline]),
+        doubled=None if dear is None else np.array([dear.returns, doubled_baseline]),
         trials=trials_of(files.snapshot, trial, config.prior_trials),
         facts=_facts(files, config, champion),
         champion=None if champion is None else champion.book,
@@ -123,6 +124,12 @@ def _books(table: pa.Table) -> dict[str, Book]:
     names = pc.unique(table["book"]).to_pylist()
     parts = {name: table.filter(pc.equal(table["book"], name)).sort_by("session") for name in names}
     return {name: Book(*(part[column].to_numpy() for column in ("return", "exposure", "turnover"))) for name, part in parts.items()}
+
+
+def _dearer(table: pa.Table, name: str) -> FloatArray:
+    rows = table.filter(pc.equal(table["book"], name)).sort_by("session")
+    returns, nav, cost = (rows[column].to_numpy() for column in ("return", "nav", "cost"))
+    return np.asarray(returns - cost * (1 + returns) / nav)
 
 
 def _labels(slices: object, sessions: int) -> Labels:

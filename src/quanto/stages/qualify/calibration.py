@@ -18,23 +18,47 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from quanto.core.errors import DataError
+from quanto.core.registry import Registry
 from quanto.core.rng import generator
 from quanto.market.panel import build_panel
+from quanto.portfolio.significance import alpha_test_power
 from quanto.stages.qualify.code import gate_digest
 from quanto.stages.qualify.config import Thresholds
 from quanto.stages.qualify.gate import TIERS
 from quanto.stages.qualify.verdict import judge
-from quanto.stages.qualify.worlds import FAMILIES, HISTORY, draw_world, record
+from quanto.stages.qualify.worlds import FAMILIES, HISTORY, NOTHING, Planting, draw_world, record
 
 FloatArray = npt.NDArray[np.float64]
+# (world, family, sessions, trials, what was counted)
+Where = tuple[str, str, int, int, str]
+
+NULL = "null"
 
 TRIALS = (1, 5, 20)
 NULL_SESSIONS = 1000
 POWER_SESSIONS = (500, 1000)
-POWER_RATIO = 2.0
 POWER_TRIALS = 20
-# Per side; planted edges pay costs, noise does not (which makes its rates upper bounds).
+# Planted edges pay costs, noise does not (which makes its rates upper bounds).
 COST = 5e-4
+RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A kind of planted world: which family, and whose edge."""
+
+    name: str
+    family: str
+    planting: Planting
+
+
+PLANTED: Registry[Planted] = Registry(
+    "planted world",
+    # The hardest case: 19 looks at nothing beside the one that has the edge, which asks.
+    Planted("one_of_unrelated", "garch", Planting(RATIO, everywhere=False, cost=COST)),
+    # A policy class with an edge, seen through variants of one idea, as sweeps make them; the best asks.
+    Planted("variants_of_one_idea", "near_copies", Planting(RATIO, everywhere=True, cost=COST)),
+)
 # Markets of one task: large enough that its overhead does not count, small enough to share out.
 BLOCK = 50
 EDGE = "edge_v1"
@@ -55,7 +79,8 @@ class Block:
     trials: tuple[int, ...]
     first: int
     last: int
-    planted_ratio: float
+    world: str
+    planting: Planting
     thresholds: Thresholds
     real: FloatArray
     seed: int
@@ -70,10 +95,10 @@ class Block:
 class Cell:
     """The counts of one cell: markets judged, promoted and left open by tier, and edge tests passed."""
 
+    world: str
     family: str
     sessions: int
     trials: int
-    information_ratio: float
     markets: int
     promoted: dict[str, int]
     insufficient: dict[str, int]
@@ -105,24 +130,29 @@ def calibrate_gates(
     if len(real) < HISTORY or not np.isfinite(real).all():
         raise DataError(f"calibration needs {HISTORY} or more sessions of finite canonical returns; found shape {real.shape}")
     nulls = [
-        Block(name, NULL_SESSIONS, TRIALS, first, last, 0.0, thresholds, real, seed)
+        Block(name, NULL_SESSIONS, TRIALS, first, last, NULL, NOTHING, thresholds, real, seed)
         for name in FAMILIES
         for first, last in _ranges(markets)
     ]
     planted = [
-        Block("garch", sessions, (POWER_TRIALS,), first, last, POWER_RATIO, thresholds, real, seed)
+        Block(item.family, sessions, (POWER_TRIALS,), first, last, item.name, item.planting, thresholds, real, seed)
+        for item in PLANTED.values()
         for sessions in POWER_SESSIONS
         for first, last in _ranges(power_markets)
     ]
     counts = _run([*nulls, *planted], executor)
-    cells = [_cell(counts, name, NULL_SESSIONS, trials, 0.0) for name in FAMILIES for trials in TRIALS]
-    power = [_cell(counts, "garch", sessions, POWER_TRIALS, POWER_RATIO) for sessions in POWER_SESSIONS]
+    cells = [_cell(counts, NULL, name, NULL_SESSIONS, trials) for name in FAMILIES for trials in TRIALS]
+    power = [_cell(counts, item.name, item.family, sessions, POWER_TRIALS) for item in PLANTED.values() for sessions in POWER_SESSIONS]
     return {
         gate_digest(thresholds): {
             "false_promotion": [cell.row() for cell in cells],
             "false_promotion_pooled": _pooled(cells),
             "false_promotion_by_trials": {str(trials): _pooled([cell for cell in cells if cell.trials == trials]) for trials in TRIALS},
             "power": [cell.row() for cell in power],
+            "power_information_ratio": RATIO,
+            "power_of_test_a_in_theory": {
+                str(sessions): alpha_test_power(RATIO, sessions, POWER_TRIALS, thresholds.evidence_level) for sessions in POWER_SESSIONS
+            },
             "level": thresholds.evidence_level,
             "seed": seed,
             "assumptions": list(ASSUMPTIONS),
@@ -130,18 +160,16 @@ def calibrate_gates(
     }
 
 
-def measure(block: Block) -> dict[tuple[str, int, int, float, str], int]:
-    """Return how often each tier was promoted and the edge test passed, by (family, sessions, trials, ratio, what)."""
-    counts: Counter[tuple[str, int, int, float, str]] = Counter()
+def measure(block: Block) -> dict[Where, int]:
+    """Return how often each tier was promoted and the edge test passed, by cell."""
+    counts: Counter[Where] = Counter()
     family = FAMILIES[block.family]
     for market in range(block.first, block.last):
-        rng = generator(block.seed, "calibration", block.family, block.sessions, str(block.planted_ratio), market)
+        rng = generator(block.seed, "calibration", block.family, block.sessions, block.world, market)
         world = draw_world(family, block.sessions, max(block.trials), rng, block.real)
         for trials in block.trials:
-            cost = COST if block.planted_ratio else 0.0
-            evidence = record(world, trials, block.thresholds, market, block.planted_ratio, cost)
-            judgement = judge(evidence, block.thresholds)
-            where = (block.family, block.sessions, trials, block.planted_ratio)
+            judgement = judge(record(world, trials, block.thresholds, market, block.planting), block.thresholds)
+            where = (block.world, block.family, block.sessions, trials)
             counts[*where, "markets"] += 1
             for verdict in judgement.verdicts:
                 counts[*where, verdict.tier] += verdict.decision == "promote"
@@ -167,23 +195,23 @@ def _ranges(markets: int) -> list[tuple[int, int]]:
     return [(first, min(first + BLOCK, markets)) for first in range(0, markets, BLOCK)]
 
 
-def _run(blocks: list[Block], executor: Executor) -> Counter[tuple[str, int, int, float, str]]:
-    futures: list[Future[dict[tuple[str, int, int, float, str], int]]] = [executor.submit(measure, block) for block in blocks]
-    done: Iterable[Future[dict[tuple[str, int, int, float, str], int]]] = as_completed(futures)
-    total: Counter[tuple[str, int, int, float, str]] = Counter()
+def _run(blocks: list[Block], executor: Executor) -> Counter[Where]:
+    futures: list[Future[dict[Where, int]]] = [executor.submit(measure, block) for block in blocks]
+    done: Iterable[Future[dict[Where, int]]] = as_completed(futures)
+    total: Counter[Where] = Counter()
     # Sums do not depend on the order in which tasks end.
     for future in tqdm(done, total=len(futures), desc="calibrate gates", disable=not sys.stderr.isatty()):
         total.update(future.result())
     return total
 
 
-def _cell(counts: Counter[tuple[str, int, int, float, str]], family: str, sessions: int, trials: int, ratio: float) -> Cell:
-    where = (family, sessions, trials, ratio)
+def _cell(counts: Counter[Where], world: str, family: str, sessions: int, trials: int) -> Cell:
+    where = (world, family, sessions, trials)
     return Cell(
+        world=world,
         family=family,
         sessions=sessions,
         trials=trials,
-        information_ratio=ratio,
         markets=counts[*where, "markets"],
         promoted={tier: counts[*where, tier] for tier in TIERS},
         insufficient={tier: counts[*where, f"insufficient_{tier}"] for tier in TIERS},

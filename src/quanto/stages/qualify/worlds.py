@@ -159,6 +159,21 @@ FAMILIES: Registry[Family] = Registry(
 
 
 @dataclass(frozen=True)
+class Planting:
+    """A true edge: an annual information ratio net of costs, earned by trial 0 alone or by every trial.
+
+    `cost` is the fraction of the traded value that is charged, once in the record and twice at double costs.
+    """
+
+    ratio: float = 0.0
+    everywhere: bool = False
+    cost: float = 0.0
+
+
+NOTHING = Planting()
+
+
+@dataclass(frozen=True)
 class World:
     """One market with its trials: everything that a record needs.
 
@@ -184,34 +199,28 @@ def draw_world(family: Family, sessions: int, trials: int, rng: np.random.Genera
     return World(market, labels, mixes * exposure[:, None, :, None])
 
 
-def record(world: World, trials: int, thresholds: Thresholds, seed: int, planted_ratio: float = 0.0, cost: float = 0.0) -> Evidence:
-    """Return the evidence of the best of the first `trials` trials by its alpha, everything else about it being in order.
+def record(world: World, trials: int, thresholds: Thresholds, seed: int, planting: Planting = NOTHING) -> Evidence:
+    """Return the evidence of one of the first `trials` trials, everything else about it being in order.
 
-    Parameters
-    ----------
-    planted_ratio
-        The annual information ratio of an alpha that trial 0 earns on top of its returns; then trial 0 asks, not the best.
-    cost
-        Fraction of the traded value, both ways; charged once, and twice in the record at double costs.
+    The trial with the highest alpha asks, or trial 0 where it alone has a planted edge.
     """
     held = world.weights[:trials]
     returns = world.market.returns[HISTORY:]
+    baseline = world.market.equal_weight[HISTORY:]
     before = np.concatenate([np.zeros_like(held[:, :, :1]), held[:, :, :-1]], axis=2)
     turnover = 0.5 * np.abs(held.mean(axis=1) - before.mean(axis=1)).sum(axis=2)
+    charge = 2 * planting.cost * turnover
     member_returns = np.einsum("kstn,tn->kst", held, returns)
-    baseline = world.market.equal_weight[HISTORY:]
-    if planted_ratio:
-        member_returns[0] += _planted(member_returns[0].mean(axis=0), baseline, planted_ratio)
-    charge = 2 * cost * turnover
+    for number in range(trials if planting.everywhere else min(1, trials)):
+        member_returns[number] += _planted(member_returns[number].mean(axis=0), baseline, planting.ratio) + charge[number].mean()
     gross = member_returns.mean(axis=1)
     net = gross - charge
-    asks = 0 if planted_ratio else int(np.argmax(_alpha_t(net, baseline)))
+    asks = 0 if planting.ratio and not planting.everywhere else int(np.argmax(_alpha_t(net, baseline)))
     exposure = held[asks].mean(axis=0).sum(axis=1)
     mean = float(exposure.mean())
     sessions = len(baseline)
     order = [asks, *(number for number in range(trials) if number != asks)]
-    flat = np.ones(sessions)
-    nothing = np.zeros(sessions)
+    flat, nothing = np.ones(sessions), np.zeros(sessions)
     return Evidence(
         candidate=Book(net[asks], exposure, turnover[asks]),
         baseline=Book(baseline, flat, nothing),
@@ -219,7 +228,7 @@ def record(world: World, trials: int, thresholds: Thresholds, seed: int, planted
         cash=nothing,
         labels=world.labels,
         members=member_returns[asks] - charge[asks],
-        doubled=np.array([gross[asks] - 2 * charge[asks], baseline]),
+        doubled=np.array([net[asks] - charge[asks], baseline]),
         trials=Trials(trials, (), (), net[order], np.tile(baseline, (trials, 1))),
         facts=clean_facts(sessions, thresholds),
         saboteurs=saboteurs(returns),
@@ -260,7 +269,9 @@ def saboteurs(returns: FloatArray) -> tuple[Book, ...]:
         return np.asarray((np.take_along_axis(returns, order, axis=1) * share).sum(axis=1))
 
     flat, moved = np.ones(sessions), np.full(sessions, 0.5)
-    return tuple(Book(book, flat, moved) for book in (held(np.abs(returns)), held(-returns), returns.mean(axis=1)))
+    best, worst = held(returns), held(-returns)
+    wildest = np.where(np.abs(best) > np.abs(worst), best, worst)
+    return tuple(Book(book, flat, moved) for book in (wildest, worst, returns.mean(axis=1)))
 
 
 def _some_names(returns: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -329,7 +340,7 @@ def _exposures(rules: Rules, labels: Labels, index: FloatArray, trials: int, rng
 
 
 def _planted(returns: FloatArray, baseline: FloatArray, ratio: float) -> float:
-    """Return the constant session return that makes the expected information ratio what it should be."""
+    """Return the constant session return that gives returns without alpha this annual information ratio."""
     centred = baseline - baseline.mean()
     beta = centred @ (returns - returns.mean()) / (centred @ centred)
     residual = returns - returns.mean() - beta * centred
