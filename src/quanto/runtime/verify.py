@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from quanto.core.chain import head, read_chain
 from quanto.core.digest import digest_bytes, digest_value
 from quanto.core.errors import DataError, MissingDataError, QuantoError
@@ -75,7 +78,11 @@ def verify_ledger(revision: Revision, expected_head: str | None) -> Check:
 
 
 def _stages(revision: Revision, name: str) -> Mapping[str, Any]:
-    stages = revision.read_yaml(name).get("stages")
+    try:
+        # DVC writes YAML 1.2, in which 1e-05 is a number; PyYAML reads 1.1, in which it is text.
+        stages = YAML(typ="safe", pure=True).load(revision.read(name))["stages"]
+    except (YAMLError, TypeError, KeyError) as error:
+        raise DataError(f"{name} of {revision.label} is no stage graph: {error}") from error
     if not isinstance(stages, dict):
         raise DataError(f"{name} of {revision.label} has no stages")
     return stages

@@ -14,8 +14,23 @@ CANDIDATE = "candidate"
 # Line colours that can be told apart on white and on black, also by people who do not see red and green apart.
 COLOURS = ("#3b82f6", "#f59e0b", "#14b8a6", "#a855f7", "#ef4444", "#84cc16", "#6b7280")
 MUTED = "#8b949e"
+GRID = "rgba(128, 128, 128, 0.18)"
 BAND = "rgba(239, 68, 68, 0.13)"
 HEIGHT = 360
+# What the columns of the training curves are called, and the form of their axis where they are fractions.
+CURVES = {
+    "reward_growth": "reward per session",
+    "growth": "log growth per session",
+    "turnover": "turnover per session",
+    "cost": "cost per session, as a fraction of the value",
+    "exposure": "gross exposure",
+    "entropy": "entropy of the policy",
+    "approximate_kl": "approximate KL divergence of an update",
+    "clip_fraction": "share of clipped samples",
+    "explained_variance": "variance explained by the value function",
+    "validation_growth": "log growth per session in validation",
+}
+CURVE_FORMS = {"growth": ".2%", "turnover": ".0%", "cost": ".3%", "exposure": ".0%", "validation_growth": ".2%", "clip_fraction": ".0%"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,18 @@ def lines(
     return Picture(title, caption, style(figure))
 
 
+def areas(title: str, caption: str, table: pd.DataFrame) -> Picture:
+    """Return the columns stacked over the sessions; fractions."""
+    figure = go.Figure()
+    for index, name in enumerate(table):
+        colour = COLOURS[index % len(COLOURS)]
+        figure.add_trace(
+            go.Scatter(x=table.index, y=table[name], name=str(name), stackgroup="all", line={"width": 0.4, "color": colour}, mode="lines")
+        )
+    figure.update_yaxes(tickformat=".0%")
+    return Picture(title, caption, style(figure))
+
+
 def regime_bars(slices: Mapping[str, Mapping[str, Any]], metric: str, title: str, caption: str) -> Picture:
     """Return grouped bars of one metric: a group per slice, a bar per book."""
     figure = go.Figure()
@@ -58,17 +85,20 @@ def regime_bars(slices: Mapping[str, Mapping[str, Any]], metric: str, title: str
     return Picture(title, caption, style(figure))
 
 
-def curves(table: pd.DataFrame, columns: Sequence[str]) -> list[Picture]:
-    """Return one picture per training curve, a line per seed."""
+def curves(table: pd.DataFrame) -> list[Picture]:
+    """Return one picture per training curve that has values, a line per seed."""
     pictures: list[Picture] = []
-    for column in columns:
-        if column not in table or table[column].notna().sum() == 0:
+    for column in [name for name in table if name not in ("seed", "step")]:
+        if table[column].notna().sum() == 0:
             continue
         figure = go.Figure()
-        for (seed, rows), colour in zip(table.groupby("seed"), COLOURS, strict=False):
-            figure.add_trace(go.Scatter(x=rows["step"], y=rows[column], name=f"seed {seed}", line={"color": colour, "width": 1.2}))
+        for index, (seed, rows) in enumerate(table[["seed", "step", column]].dropna().groupby("seed")):
+            line = {"color": COLOURS[index % len(COLOURS)], "width": 1.2}
+            figure.add_trace(go.Scatter(x=rows["step"], y=rows[column], name=f"seed {seed}", line=line))
         figure.update_xaxes(title="environment steps")
-        pictures.append(Picture(pretty(column), f"{pretty(column)} during training, by seed.", style(figure, height=260)))
+        figure.update_yaxes(exponentformat="power", tickformat=CURVE_FORMS.get(column, ""))
+        title = CURVES.get(column, pretty(column))
+        pictures.append(Picture(title[:1].upper() + title[1:], f"{column}, by seed.", style(figure, height=260)))
     return pictures
 
 
@@ -98,11 +128,12 @@ def style(figure: go.Figure, height: int = HEIGHT) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": MUTED, "size": 12},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        template="none",
         hovermode="x unified",
         hoverlabel={"font": {"color": "#111"}, "bgcolor": "#fff"},
     )
-    figure.update_xaxes(gridcolor="rgba(128,128,128,0.18)", zeroline=False, automargin=True)
-    figure.update_yaxes(gridcolor="rgba(128,128,128,0.18)", zerolinecolor="rgba(128,128,128,0.4)", automargin=True)
+    figure.update_xaxes(gridcolor=GRID, linecolor=GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(gridcolor=GRID, zerolinecolor=MUTED, automargin=True)
     return figure
 
 

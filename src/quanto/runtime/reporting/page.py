@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
@@ -9,12 +11,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from quanto.core.store import write_bytes
-from quanto.runtime.reporting.sections import read_files, sections
+from quanto.runtime.reporting.files import read_files
+from quanto.runtime.reporting.parts import Section
+from quanto.runtime.reporting.sections import sections
 from quanto.runtime.revisions import Revision
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 FOLDER = Path("reports/html")
-CONFIGURATION = {"displayModeBar": False, "responsive": True}
 
 
 def render(revision: Revision) -> bytes:
@@ -26,25 +29,21 @@ def render(revision: Revision) -> bytes:
         If the revision has not been evaluated, or its tables are in no cache at hand.
     """
     files = read_files(revision)
-    params = revision.read_yaml("params.yaml")
+    name = str(revision.read_yaml("params.yaml").get("name", "")) or "experiment"
+    return html(name, f"experiment {revision.experiment_id()} · {revision.label}", sections(files))
+
+
+def html(title: str, subtitle: str, parts: Sequence[Section]) -> bytes:
+    """Return sections as one self-contained page; every text is escaped, every picture is drawn by the library inside."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    parts = sections(files)
     drawn = {
-        (part.anchor, index): Markup(  # noqa: S704  # plotly escapes the names that it is given
-            picture.figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIGURATION, div_id=f"{part.anchor}-{index}")
-        )
-        for part in parts
-        for index, picture in enumerate(part.pictures)
+        f"{part.anchor}-{index}": json.loads(picture.figure.to_json()) for part in parts for index, picture in enumerate(part.pictures)
     }
-    page = template.render(
-        name=str(params.get("name", "")),
-        revision=revision.label,
-        experiment=revision.experiment_id(),
-        sections=parts,
-        drawn=drawn,
-        plotly=Markup(get_plotlyjs()),  # noqa: S704  # the library itself, from the pinned package
-    )
+    # "<" as an escape: no name in a figure can close the script element.
+    figures = Markup(json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704  # JSON without "<"
+    library = Markup(get_plotlyjs())  # noqa: S704  # the library itself, from the pinned package
+    page = template.render(title=title, subtitle=subtitle, sections=parts, figures=figures, plotly=library)
     return page.encode()
 
 
