@@ -30,7 +30,7 @@ CURVES = {
     "explained_variance": "variance explained by the value function",
     "validation_growth": "log growth per session in validation",
 }
-CURVE_FORMS = {"growth": ".2%", "turnover": ".0%", "cost": ".3%", "exposure": ".0%", "validation_growth": ".2%", "clip_fraction": ".0%"}
+CURVE_FORMS = {"growth": ".2%", "turnover": ".0%", "cost": ".3%", "exposure": ".0%", "validation_growth": ".2%", "clip_fraction": ".2%"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def regime_bars(slices: Mapping[str, Mapping[str, Any]], metric: str, title: str
 def curves(table: pd.DataFrame) -> list[Picture]:
     """Return one picture per training curve that has values, a line per seed."""
     pictures: list[Picture] = []
-    for column in [name for name in table if name not in ("seed", "step")]:
+    for column in [str(name) for name in table if name not in ("seed", "step")]:
         if table[column].notna().sum() == 0:
             continue
         figure = go.Figure()
