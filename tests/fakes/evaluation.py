@@ -34,6 +34,7 @@ def section(name: str, kind: type[Section], **changes: Any) -> Any:
     """Return the composed section of a stage; `changes` are dotted keys with `__` for the dot."""
     base = OmegaConf.create(yaml.safe_load((ROOT / "conf/config.yaml").read_text()))
     base.universe = OmegaConf.load(ROOT / "conf/universe/hindsight.yaml")
+    base.execution = OmegaConf.load(ROOT / "conf/execution/risk.yaml")
     for group in ("features", "eval", "qualify", "promote"):
         base[group] = OmegaConf.load(ROOT / f"conf/{group}/default.yaml")
     for key, value in changes.items():

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from quanto.core.config import Section
 from quanto.core.errors import ConfigError
+from quanto.execution.limits import RiskPolicy
 from quanto.market.regimes import LABELLERS
 from quanto.market.split import SplitConfig
 from quanto.policy.baselines import BASELINES
@@ -24,6 +25,7 @@ class EvalConfig(Section):
     split: SplitConfig
     costs: CostConfig
     constraints: ConstraintConfig
+    risk: RiskPolicy
     sizing: Literal["close", "open"]
     baseline: str
     index_series: str | None

@@ -28,6 +28,7 @@ from quanto.stages.eval.books import (
     saboteur_books,
 )
 from quanto.stages.eval.config import EvalConfig
+from quanto.stages.eval.governed import governed
 from quanto.stages.eval.slices import record, regime_slices
 from quanto.stages.eval.stress import stress
 from quanto.stages.eval.trial import trial
@@ -89,6 +90,7 @@ def evaluate(policy: Policy, data: MarketData, index_level: pa.Table, config: Ev
         "sharpe": summary.sharpe_evidence(arena, books[CANDIDATE]),
         "attribution": summary.attribution(arena, books[CANDIDATE]),
         "costs": summary.cost_sensitivity(arena, runs),
+        "risk": governed(arena, policy, config, books[CANDIDATE]),
         "stress": stress(arena, policy, config, books),
         "data": dict(digests),
         "policy": policy.digest,

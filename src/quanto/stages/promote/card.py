@@ -76,6 +76,9 @@ Blocked: {{ blocker }}.
   {{ evaluation.costs.break_even_bps | number }} bps.
 - An annual information ratio below {{ report.diagnostics.detectable_information_ratio | number }} cannot be seen in this window
   with 80 % power: that no edge was shown does not show that there is none, nor the reverse.
+- Under the account's risk policy (its checks, halts and collars) the deepest drawdown is
+  {{ evaluation.risk.with.max_drawdown | number }} and the return {{ evaluation.risk.with.annual_return | number }} a year;
+  {{ evaluation.risk.denied_orders }} orders were denied, {{ evaluation.risk.halted_sessions }} sessions halted.
 - Not for: names outside the list, intraday decisions, leverage, shorting, another cost regime.
 
 {{ "reports/promotion/qualification_report.json" | cite }}

@@ -16,7 +16,7 @@ GRAPH_TIERS = ("research", "candidate")
 PROMOTE, REJECT, INSUFFICIENT = "promote", "reject", "insufficient evidence"
 
 
-def promotion_record(report: Mapping[str, object], subjects: Mapping[str, str], policy: str) -> dict[str, object]:
+def promotion_record(report: Mapping[str, object], subjects: Mapping[str, str], policy: str, risk_policy: str) -> dict[str, object]:
     """Return the content of promotion_record.json.
 
     Parameters
@@ -27,6 +27,8 @@ def promotion_record(report: Mapping[str, object], subjects: Mapping[str, str], 
         SHA-256 by path of the files and folders that the verdicts rest on.
     policy
         The digest of the policy in models/, as `Policy.digest` gives it.
+    risk_policy
+        The digest of the account's risk policy.
 
     Raises
     ------
@@ -48,6 +50,7 @@ def promotion_record(report: Mapping[str, object], subjects: Mapping[str, str], 
     return {
         "schema_version": SCHEMA_VERSION,
         "policy": policy,
+        "risk_policy": risk_policy,
         "trial_id": report.get("trial_id"),
         "selection": report.get("selection"),
         "verdicts": verdicts,

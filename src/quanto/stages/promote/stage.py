@@ -40,7 +40,7 @@ def run(config: PromoteConfig, workspace: Path, executor: Executor) -> None:  # 
         )
     )
     subjects = {name: digest_tree(workspace / name) for name in SUBJECTS if (workspace / name).exists()}
-    record = promotion_record(report, subjects, digest_value(policy))
+    record = promotion_record(report, subjects, digest_value(policy), config.risk.digest())
     out = workspace / "reports/promotion"
     write_json(out / "promotion_record.json", record)
     write_bytes(out / "MODEL_CARD.md", model_card(config.purpose, record, report, metrics, evaluation, policy).encode())
