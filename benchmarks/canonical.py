@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -118,8 +119,10 @@ def warm(task: int) -> int:
 
 
 def build(workspace: Path, executor: Executor) -> None:
-    """Run the canonical stage."""
-    stage.run(config(), workspace, executor)
+    """Run the canonical stage with an empty memo: everything is computed, and kept for the next run."""
+    with tempfile.TemporaryDirectory(dir=workspace) as root:
+        os.environ["QUANTO_DATA_ROOT"] = root
+        stage.run(config(), workspace, executor)
 
 
 def config() -> CanonicalConfig:

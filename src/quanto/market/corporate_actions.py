@@ -51,12 +51,15 @@ class SplitHistory:
         Sorted names; a symbol's code is its position.
     keys
         Shape (n_events,), ascending: code x 2**20 + ex-date in days since 1970.
+    ratios
+        Shape (n_events,): new shares per old share of each event.
     cumulative
         Shape (n_events,): the product of the symbol's ratios up to and including this event.
     """
 
     symbols: tuple[str, ...]
     keys: IntArray
+    ratios: FloatArray
     cumulative: FloatArray
 
     def codes(self, names: Sequence[str]) -> IntArray:
@@ -78,8 +81,32 @@ class SplitHistory:
         """Return new shares per old share over (after, until] for each row; shape as given."""
         return self.ratio_until(codes, until) / self.ratio_until(codes, after)
 
+    def events(self) -> list[tuple[str, int, float]]:
+        """Return (symbol, ex-date in days since 1970, ratio) of every event, in order."""
+        named = [(self.symbols[code], day) for code, day in zip(*(part.tolist() for part in np.divmod(self.keys, _CODE_STEP)), strict=True)]
+        return [(symbol, day, ratio) for (symbol, day), ratio in zip(named, self.ratios.tolist(), strict=True)]
+
+    def within(self, symbols: Sequence[str], after: date, until: date) -> SplitHistory:
+        """Return the events of some symbols with an ex-date in (after, until]."""
+        wanted, low, high = set(symbols), _day_number(after), _day_number(until)
+        return history_of([event for event in self.events() if event[0] in wanted and low < event[1] <= high])
+
 
 _CODE_STEP = 1 << 20
+
+
+def history_of(events: Sequence[tuple[str, int, float]]) -> SplitHistory:
+    """Return the look-up for (symbol, ex-date in days since 1970, ratio) events in any order."""
+    symbols = tuple(sorted({symbol for symbol, _, _ in events}))
+    order = {symbol: code for code, symbol in enumerate(symbols)}
+    ordered = sorted((order[symbol] * _CODE_STEP + day, ratio) for symbol, day, ratio in events)
+    keys = np.array([key for key, _ in ordered], dtype=np.int64)
+    ratios = np.array([ratio for _, ratio in ordered], dtype=np.float64)
+    cumulative = ratios.copy()
+    for index in range(1, len(cumulative)):
+        if keys[index] // _CODE_STEP == keys[index - 1] // _CODE_STEP:
+            cumulative[index] *= cumulative[index - 1]
+    return SplitHistory(symbols, keys, ratios, cumulative)
 
 
 def split_history(actions: pa.Table) -> SplitHistory:
@@ -97,16 +124,8 @@ def split_history(actions: pa.Table) -> SplitHistory:
     if wrong.any():
         faults = [f"{rows['symbol'][int(i)]} {rows['ex_date'][int(i)]}" for i in np.flatnonzero(wrong)[:10]]
         raise DataError(f"a split needs a positive ratio; found none at {', '.join(faults)}")
-    names = rows["symbol"].to_pylist()
-    symbols = tuple(sorted(set(names)))
-    order = {name: code for code, name in enumerate(symbols)}
-    codes = np.array([order[name] for name in names], dtype=np.int64)
-    days = rows["ex_date"].to_numpy().astype("datetime64[D]").astype(np.int64)
-    cumulative = ratios.astype(np.float64)
-    for index in range(1, len(cumulative)):
-        if codes[index] == codes[index - 1]:
-            cumulative[index] *= cumulative[index - 1]
-    return SplitHistory(symbols, codes * _CODE_STEP + days, cumulative)
+    days = rows["ex_date"].cast(pa.int32()).to_pylist()
+    return history_of(list(zip(rows["symbol"].to_pylist(), days, ratios.tolist(), strict=True)))
 
 
 def adjustment_factors(panel: Panel, dividends: bool) -> tuple[FloatArray, FloatArray]:
@@ -326,6 +345,10 @@ def _nothing() -> ImpliedActions:
     empty = np.empty(0)
     none = np.empty(0, dtype=np.int64)
     return ImpliedActions(none, empty, empty, empty, none, "previous_close")
+
+
+def _day_number(day: date) -> int:
+    return day.toordinal() - date(1970, 1, 1).toordinal()
 
 
 def _product_after(per_session: FloatArray) -> FloatArray:

@@ -66,6 +66,16 @@ def test_a_price_that_jumps_and_reverts_is_a_bad_tick_unless_another_vendor_has_
     assert "spike_confirmed" in cells(table, "flags")[str(market.sessions[30]), "BBB"].split("|")
 
 
+@pytest.mark.parametrize(("name", "factor"), [("high", 30.0), ("low", 0.1)])
+def test_an_extreme_out_of_all_proportion_is_a_bad_tick_and_a_wide_day_is_not(tmp_path: Path, name: str, factor: float) -> None:
+    market = true_market()
+    wild = {("AAA", 30, name): float(market.bars[name][30, 0]) * factor}
+    wide = {("BBB", 30, name): float(market.bars[name][30, 1]) * (1.25 if factor > 1 else 0.8)}
+    put(tmp_path, "one", "equity_ohlcv", raw_bars(market, changes=wild | wide))
+    build(tmp_path)
+    assert [(row["key"], row["reason"]) for row in quarantine(tmp_path)] == [(f"{market.sessions[30]}/AAA", "bad_tick")]
+
+
 def test_a_price_that_jumps_and_stays_is_no_bad_tick(tmp_path: Path) -> None:
     market = true_market()
     crash = {("AAA", at, name): float(market.bars[name][at, 0]) * 0.5 for at in range(30, 60) for name in ("open", "high", "low", "close")}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quanto.market.calendar import DateArray
 from quanto.market.corporate_actions import SplitHistory
@@ -18,7 +19,7 @@ from quanto.stages.canonical.choice import METHODS, Choice, Verdicts, choose, me
 from quanto.stages.canonical.config import CanonicalConfig, Tolerances
 from quanto.stages.canonical.disagreement import ActionDays, explain
 from quanto.stages.canonical.lineage import joined_names, quarantine_rows
-from quanto.stages.canonical.neighbours import confirmed, repeats, spikes
+from quanto.stages.canonical.neighbours import confirmed, excursions, repeats, spikes
 from quanto.stages.canonical.verdicts import YearOverlap
 
 FLAGS = (
@@ -49,6 +50,19 @@ class Context:
     actions: ActionDays
     blocked: Mapping[str, date]
 
+    def within(self, partition: Partition, tables: Sequence[pa.Table], symbols: Sequence[str]) -> Context:
+        """Return what of it concerns one partition: its symbols, and actions that its rows' bases can see.
+
+        The result of a partition depends on nothing else, so it can be kept and found again by its content.
+        """
+        first, last = partition.context()
+        dates = [day for table in tables if (day := pc.max(table["basis_as_of"]).as_py()) is not None]
+        span = (symbols, first, max([last, *dates]))
+        dividends = {vendor: history.within(*span) for vendor, history in sorted(self.histories.dividends.items())}
+        actions = self.actions.within(*span)
+        blocked = {name: day for name, day in sorted(self.blocked.items()) if name in set(symbols)}
+        return replace(self, histories=BasisHistories(actions.splits, dividends), actions=actions, blocked=blocked)
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -77,17 +91,19 @@ class BarsPart:
     rows: int
 
 
-def build_bars(partition: Partition, tables: Sequence[pa.Table], verdicts: Verdicts, context: Context) -> BarsPart:
-    """Return the canonical bars of a partition; `tables` holds each vendor's raw slice, context sessions included."""
-    symbols = partition_symbols(tables, context.config)
+def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequence[str], verdicts: Verdicts, context: Context) -> BarsPart:
+    """Return the canonical bars of a partition.
+
+    `tables` holds each vendor's raw slice, context sessions included; `symbols`, `verdicts` and `context` are the
+    partition's own (`partition_symbols`, `Verdicts.within`, `Context.within`).
+    """
     axes = partition_axes(partition, symbols)
     bars = [_vendor(name, table, partition, axes, context) for name, table in zip(context.vendors, tables, strict=True)]
     repeated = [repeats(item, context.config.validation.stale_sessions) for item in bars]
     spiked = _take_out_bad(bars, repeated, context)
     measured = measure_overlap(bars, axes, context.config.fallback)
     sources = context.config.sources.equity_ohlcv
-    mine = verdicts.within(axes.symbols, partition.year)
-    choice = choose(bars, context.vendors, axes, partition.year, sources, mine, context.config.tolerances)
+    choice = choose(bars, context.vendors, axes, partition.year, sources, verdicts, context.config.tolerances)
     for position, reason, cells in choice.refused:
         bars[position].quarantine(cells, reason)
     chosen = {name: _gather(bars, choice.vendor, name) for name in FIELDS}
@@ -111,8 +127,8 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], verdicts: Verdi
     )
 
 
-def partition_symbols(tables: Sequence[pa.Table], config: CanonicalConfig) -> set[str]:
-    """Return the entities that the slices hold."""
+def partition_symbols(tables: Sequence[pa.Table], config: CanonicalConfig) -> tuple[str, ...]:
+    """Return the entities that the slices hold, sorted."""
     found: set[str] = set()
     for table in tables:
         codes, names = encode(table["symbol"])
@@ -120,7 +136,7 @@ def partition_symbols(tables: Sequence[pa.Table], config: CanonicalConfig) -> se
             days = table["session"].cast(pa.int32()).to_numpy().astype(np.int64)
             names, codes = entity_names(names, codes, days, config.sources.identity)
         found.update(names[code] for code in np.unique(codes).tolist())
-    return found
+    return tuple(sorted(found))
 
 
 def _vendor(name: str, table: pa.Table, partition: Partition, axes: Axes, context: Context) -> VendorBars:
@@ -129,16 +145,21 @@ def _vendor(name: str, table: pa.Table, partition: Partition, axes: Axes, contex
 
 
 def _take_out_bad(bars: Sequence[VendorBars], repeated: Sequence[IntArray], context: Context) -> list[BoolArray]:
-    """Quarantine stale fills and unconfirmed spikes; return the spikes that other vendors confirm."""
+    """Quarantine stale fills and unconfirmed odd prices; return the odd prices that other vendors confirm."""
     settings = context.config.validation
-    found = [spikes(item.fields["close"], settings) for item in bars]
-    kept = [
-        confirmed(spike, item, [b for b in bars if b is not item]) if spike.any() else spike
-        for spike, item in zip(found, bars, strict=True)
-    ]
-    for item, spike, known, run in zip(bars, found, kept, repeated, strict=True):
+    odd = [{"close": spikes(item.fields["close"], settings), **excursions(item, settings)} for item in bars]
+    kept = [np.zeros_like(found["close"]) for found in odd]
+    lone = [np.zeros_like(found["close"]) for found in odd]
+    for index, (item, found) in enumerate(zip(bars, odd, strict=True)):
+        others = [other for other in bars if other is not item]
+        for name, hit in found.items():
+            if hit.any():
+                known = confirmed(hit, name, item, others)
+                kept[index] |= known
+                lone[index] |= hit & ~known
+    for item, hit, run in zip(bars, lone, repeated, strict=True):
         item.quarantine(run >= settings.stale_sessions, "stale_fill")
-        item.quarantine(spike & ~known, "bad_tick")
+        item.quarantine(hit, "bad_tick")
     return kept
 
 

@@ -112,6 +112,7 @@ class Validation(Section):
     bar_tolerance: float = Field(ge=0, lt=0.1)
     spike_move: float = Field(gt=0)
     spike_scales: float = Field(gt=0)
+    range_move: float = Field(gt=0)
     stale_sessions: int = Field(ge=1, le=5)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +85,13 @@ class ActionDays:
 
     cash: Mapping[tuple[str, int], float]
     splits: SplitHistory
+
+    def within(self, symbols: Sequence[str], after: date, until: date) -> ActionDays:
+        """Return the actions of some symbols with an ex-date in (after, until]."""
+        wanted, epoch = set(symbols), date(1970, 1, 1).toordinal()
+        low, high = after.toordinal() - epoch, until.toordinal() - epoch
+        cash = {key: amount for key, amount in sorted(self.cash.items()) if key[0] in wanted and low < key[1] <= high}
+        return ActionDays(cash, self.splits.within(symbols, after, until))
 
 
 def action_days(actions: pa.Table) -> ActionDays:
@@ -263,7 +271,8 @@ def _is_split_product(ratio: FloatArray, column: IntArray, axes: Axes, splits: S
     out = np.zeros(len(ratio), dtype=np.bool_)
     codes = splits.codes(axes.symbols)
     for at in np.unique(column[codes[column] >= 0]):
-        products = np.append(1.0, splits.cumulative[splits.keys >> 20 == codes[at]])
+        mine_too = np.array([symbol == axes.symbols[at] for symbol, _, _ in splits.events()])
+        products = np.append(1.0, splits.cumulative[mine_too])
         runs = np.unique([late / early for i, early in enumerate(products) for late in products[i + 1 :]])
         # A stock dividend below a few per cent cannot be told from an ordinary difference of prices.
         runs = runs[np.maximum(runs, 1 / runs) >= _LEAST_RATIO]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from quanto.market.calendar import as_date, is_session, next_session
-from quanto.market.corporate_actions import SplitHistory, implied_actions
+from quanto.market.corporate_actions import SplitHistory, history_of, implied_actions
 from quanto.stages.canonical.actions import Action
 from quanto.stages.canonical.axes import IntArray, encode, entity_names
 from quanto.stages.canonical.bars import FloatArray
@@ -83,7 +83,7 @@ def dividends_in_total_basis(table: pa.Table, actions: ActionDays, rules: Sequen
             share = 1.0 - actions.cash[series.symbol, day] / raw
             keys.append((series.symbol, day, 1.0 / share))
             kept *= share
-    return _history(keys)
+    return history_of(keys)
 
 
 def _series(table: pa.Table, splits: SplitHistory, rules: Sequence[Identity], bases: Sequence[str], usable: np.ndarray) -> Iterator[Series]:
@@ -113,15 +113,3 @@ def _series(table: pa.Table, splits: SplitHistory, rules: Sequence[Identity], ba
         effective = splits.ratio_until(at, own)
         between = np.append(1.0, effective[1:] / effective[:-1])
         yield Series(symbol, days[rows], close[rows] * splits.ratio_between(at, own, until), between, rows)
-
-
-def _history(keys: Sequence[tuple[str, int, float]]) -> SplitHistory:
-    symbols = tuple(sorted({symbol for symbol, _, _ in keys}))
-    order = {symbol: code for code, symbol in enumerate(symbols)}
-    ordered = sorted((order[symbol], day, ratio) for symbol, day, ratio in keys)
-    cumulative = [ratio for _, _, ratio in ordered]
-    for index in range(1, len(ordered)):
-        if ordered[index][0] == ordered[index - 1][0]:
-            cumulative[index] *= cumulative[index - 1]
-    places = np.array([code * (1 << 20) + day for code, day, _ in ordered], dtype=np.int64)
-    return SplitHistory(symbols, places, np.array(cumulative, dtype=np.float64))

@@ -66,11 +66,30 @@ def spikes(close: FloatArray, settings: Validation) -> BoolArray:
     return hit
 
 
-def confirmed(spike: BoolArray, bars: VendorBars, others: list[VendorBars]) -> BoolArray:
-    """Return the spikes whose close another vendor has as well (within 2 %): news, not a bad tick."""
+def excursions(bars: VendorBars, settings: Validation) -> dict[str, BoolArray]:
+    """Return, for high and low, the extremes that lie out of all proportion to their own bar and its surroundings.
+
+    An extreme's excursion is its distance (log) from the nearer of open and close; it must exceed `range_move`, and
+    `spike_scales` times the median excursion of the sessions around it, its own left out (where there are any).
+    """
+    opened, high, low, close = (bars.fields[name] for name in PRICES)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sizes = {"high": np.log(high / np.maximum(opened, close)), "low": np.log(np.minimum(opened, close) / low)}
+    found = {}
+    for name, size in sizes.items():
+        hit = np.zeros(size.shape, dtype=np.bool_)
+        for row, column in zip(*np.nonzero(size > settings.range_move), strict=True):
+            around = np.concatenate([size[max(0, row - _SCALE_REACH) : row, column], size[row + 1 : row + 1 + _SCALE_REACH, column]])
+            around = around[np.isfinite(around)]
+            hit[row, column] = not len(around) or size[row, column] > settings.spike_scales * np.median(around)
+        found[name] = hit
+    return found
+
+
+def confirmed(spike: BoolArray, name: str, bars: VendorBars, others: list[VendorBars]) -> BoolArray:
+    """Return the odd values of a field that another vendor has as well (within 2 %): news, not a bad tick."""
     out = np.zeros_like(spike)
-    close = bars.fields["close"]
     for other in others:
         with np.errstate(invalid="ignore"):
-            out |= spike & (np.abs(other.fields["close"] / close - 1.0) <= _CONFIRMED)
+            out |= spike & (np.abs(other.fields[name] / bars.fields[name] - 1.0) <= _CONFIRMED)
     return out

@@ -12,17 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quanto.core.store import write_table
+from quanto.core.store import data_root, write_table
 from quanto.market.corporate_actions import SplitHistory
 from quanto.market.schema import CANONICAL, DATE_COLUMN
 from quanto.stages.canonical.actions import Action, ActionsResult, reconcile_actions
 from quanto.stages.canonical.axes import Partition, plan_partitions
 from quanto.stages.canonical.bars import BasisHistories
-from quanto.stages.canonical.build import BarsPart, Context, build_bars
+from quanto.stages.canonical.build import BarsPart, Context, build_bars, partition_symbols
 from quanto.stages.canonical.choice import Verdicts
 from quanto.stages.canonical.config import CanonicalConfig, Identity
 from quanto.stages.canonical.disagreement import ActionDays, action_days
 from quanto.stages.canonical.implied import COLUMNS, Refusal, dividends_in_total_basis, implied_events
+from quanto.stages.canonical.memo import code_digest, partition_key, recall, remember
 from quanto.stages.canonical.raw import Outline, RawFile, distinct, has_values, outline, read_all, read_columns, read_slice
 from quanto.stages.canonical.rows import RowsResult, reconcile_rows
 from quanto.stages.canonical.verdicts import assumed_verdicts, judge
@@ -37,6 +38,8 @@ class BarsTask:
     verdicts: Verdicts
     context: Context
     folder: Path
+    memo: Path
+    code: str
 
     @property
     def key(self) -> str:
@@ -45,16 +48,21 @@ class BarsTask:
 
 
 def build_partition(task: BarsTask) -> BarsPart:
-    """Build and write one partition of bars; return all but its rows."""
+    """Build and write one partition of bars, or link it from the memo; return all but its rows."""
     first, last = task.partition.context()
     tables = [read_slice(file, first, last) for file in task.files]
-    part = build_bars(task.partition, tables, task.verdicts, task.context)
+    symbols = partition_symbols(tables, task.context.config)
+    context = task.context.within(task.partition, tables, symbols)
+    verdicts = task.verdicts.within(symbols, task.partition.year)
     target = task.folder / f"year={task.partition.year}" / task.partition.file
-    if len(part.table):
-        write_table(target, part.table)
-    else:
-        # Built again under other verdicts, a partition may lose its last row.
-        target.unlink(missing_ok=True)
+    # Built again under other verdicts, a partition may lose its last row.
+    target.unlink(missing_ok=True)
+    key = partition_key(task.partition, tables, symbols, verdicts, context, task.code)
+    known = recall(task.memo, key, target)
+    if known is not None:
+        return known
+    part = build_bars(task.partition, tables, symbols, verdicts, context)
+    remember(task.memo, key, part, target)
     # An empty slice would still carry its buffers to the main process.
     return replace(part, table=CANONICAL["equity_ohlcv"].empty_table())
 
@@ -71,7 +79,8 @@ def build_all_bars(
     partitions = plan_partitions(rows_in_window(outlines, config.start_date, config.end_date), config.partition_rows)
     partitions = tuple(clip(partition, config.start_date, config.end_date) for partition in partitions)
     verdicts = assumed_verdicts([_entities(item.symbols, config.sources.identity) for item in outlines])
-    tasks = [BarsTask(partition, tuple(files), verdicts, context, folder) for partition in partitions]
+    memo, code = data_root() / "memo/canonical", code_digest()
+    tasks = [BarsTask(partition, tuple(files), verdicts, context, folder, memo, code) for partition in partitions]
     parts = list(executor.map(build_partition, tasks))
     final = judge([part.measured for part in parts], config.fallback)
     again = [i for i, part in enumerate(parts) if not _concerns(part, verdicts).same(_concerns(part, final))]

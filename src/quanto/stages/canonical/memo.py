@@ -1,0 +1,162 @@
+"""A content-addressed memo of partitions: what was computed from the same rows, settings and code is linked, not computed.
+
+An entry lies under `<data root>/memo/canonical/<key>/`: `rows.parquet` and `facts.npz` (counts, overlaps, details). It is
+checked against its digest before it is used; a damaged one is computed anew. Deleting the folder loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from quanto.core.digest import canonical_json, digest_file, digest_tree, digest_value
+from quanto.core.store import table_digest, write_bytes, write_table
+from quanto.market import schema
+from quanto.market.schema import CANONICAL, QUARANTINE
+from quanto.stages.canonical.axes import Partition
+from quanto.stages.canonical.build import BarsPart, Context, Counts
+from quanto.stages.canonical.choice import Overlap, Verdicts
+from quanto.stages.canonical.disagreement import COMPARED, DETAILS
+from quanto.stages.canonical.verdicts import YearOverlap
+
+# Settings that no partition's result depends on.
+_WITHOUT = ("max_missing", "max_disagreement", "partition_rows", "start_date", "end_date", "implied_actions", "match_sessions")
+_OVERLAP = ("valid", "compared", "agreed", "first", "last")
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Return a digest of the code that a partition's result depends on, and of the libraries below it."""
+    folders = [Path(__file__).parent, Path(schema.__file__).parent]
+    libraries = {name: version(name) for name in ("exchange-calendars", "numpy", "pyarrow")}
+    return digest_value({"code": [digest_tree(folder) for folder in folders], "libraries": libraries})
+
+
+def partition_key(
+    partition: Partition, tables: Sequence[pa.Table], symbols: Sequence[str], verdicts: Verdicts, context: Context, code: str
+) -> str:
+    """Return the name of a partition's result: the digest of everything that it depends on."""
+    settings = {key: value for key, value in context.config.model_dump(mode="json").items() if key not in _WITHOUT}
+    histories = {vendor: history.events() for vendor, history in context.histories.dividends.items()}
+    return digest_value(
+        {
+            "partition": [partition.key, partition.first, partition.last],
+            "vendors": list(context.vendors),
+            "rows": [table_digest(table) for table in tables],
+            "symbols": list(symbols),
+            "present": ["".join(map(str, row.astype(int).tolist())) for row in verdicts.present],
+            "refused": sorted([vendor, symbol, year, reason] for (vendor, symbol, year), reason in verdicts.refused.items()),
+            "splits": context.actions.splits.events(),
+            "cash": [[symbol, day, amount] for (symbol, day), amount in context.actions.cash.items()],
+            "dividends": histories,
+            "blocked": dict(context.blocked),
+            "settings": settings,
+            "code": code,
+        }
+    )
+
+
+def recall(root: Path, key: str, target: Path) -> BarsPart | None:
+    """Return a partition from the memo, its rows linked to `target`; None where it is unknown or damaged."""
+    entry = root / key
+    try:
+        with np.load(io.BytesIO((entry / "facts.npz").read_bytes()), allow_pickle=False) as stored:
+            facts = json.loads(stored["facts"].tobytes())
+            part = _part(facts, stored)
+        if facts["rows"]:
+            if digest_file(entry / "rows.parquet") != facts["sha256"]:
+                return None
+            _link(entry / "rows.parquet", target)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, pa.ArrowException):
+        # Unknown, or cut short by a kill or a full disk: computing it anew is always right.
+        return None
+    return part
+
+
+def remember(root: Path, key: str, part: BarsPart, target: Path) -> None:
+    """Write a partition's rows to `target` and keep them, with all that was counted, in the memo."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=root, prefix=f".{key[:16]}."))
+    try:
+        rows = folder / "rows.parquet"
+        if len(part.table):
+            write_table(rows, part.table)
+            _link(rows, target)
+        write_bytes(folder / "facts.npz", _facts(part, digest_file(rows) if len(part.table) else ""))
+        shutil.rmtree(root / key, ignore_errors=True)
+        folder.rename(root / key)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        # Another worker kept the same partition meanwhile: equal work, equal bytes.
+        if not (root / key).is_dir():
+            raise
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without links.
+        shutil.copyfile(source, target)
+
+
+def _facts(part: BarsPart, sha256: str) -> bytes:
+    facts = {
+        "partition": [part.partition.key, part.partition.first, part.partition.last],
+        "symbols": list(part.symbols),
+        "counts": {vendor: asdict(counts) for vendor, counts in part.counts.items()},
+        "rows": part.rows,
+        "sha256": sha256,
+    }
+    arrays: dict[str, Any] = {f"overlap_{name}": getattr(part.measured.overlap, name) for name in _OVERLAP}
+    arrays |= {name: _ipc(getattr(part, name)) for name in ("quarantine", "details", "compared")}
+    sink = io.BytesIO()
+    text = np.frombuffer(canonical_json(facts), dtype=np.uint8)
+    np.savez(sink, facts=text, sessions=part.sessions, present=part.present, **arrays)
+    return sink.getvalue()
+
+
+def _part(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> BarsPart:
+    key, first, last = facts["partition"]
+    partition = Partition(key, date.fromisoformat(first), date.fromisoformat(last))
+    symbols = tuple(facts["symbols"])
+    counts = {vendor: Counts(**item) for vendor, item in facts["counts"].items()}
+    return BarsPart(
+        partition=partition,
+        symbols=symbols,
+        table=CANONICAL["equity_ohlcv"].empty_table(),
+        quarantine=_table(stored["quarantine"], QUARANTINE),
+        details=_table(stored["details"], DETAILS),
+        compared=_table(stored["compared"], COMPARED),
+        counts=counts,
+        measured=YearOverlap(partition.year, symbols, Overlap(*(stored[f"overlap_{name}"] for name in _OVERLAP))),
+        sessions=stored["sessions"],
+        present=stored["present"],
+        rows=facts["rows"],
+    )
+
+
+def _ipc(table: pa.Table) -> np.ndarray:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return np.frombuffer(sink.getvalue(), dtype=np.uint8)
+
+
+def _table(content: np.ndarray, expected: pa.Schema) -> pa.Table:
+    return pa.ipc.open_stream(content.tobytes()).read_all().cast(expected)
