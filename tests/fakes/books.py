@@ -69,4 +69,4 @@ def rules(
 
 def episodes(books: int = 8, sessions: int = 20, random_weights: bool = True) -> EpisodeConfig:
     """Return short episodes."""
-    return EpisodeConfig(books=books, sessions=sessions, random_weights=random_weights)
+    return EpisodeConfig(books=books, sessions=sessions, random_weights=random_weights, cost_warm_up=0.0)

@@ -25,8 +25,9 @@ class Book:
         USD and shares by symbol, now.
     close_cash, close_shares
         The same after the last session that ended: what a simulated broker restarts from.
-    nav, previous_nav, peak
-        USD: of the last mark, the mark before it, and the highest mark.
+    nav, previous_nav, peak, limit_peak
+        USD: of the last mark, the mark before it, the highest mark, and the highest mark since a halt was lifted (what
+        the drawdown limits see).
     marked, session, ended
         ISO dates: last session marked, session in progress or last begun, last session ended; "" for none.
     decision, opened, quote
@@ -46,6 +47,7 @@ class Book:
         self.nav = 0.0
         self.previous_nav = 0.0
         self.peak = 0.0
+        self.limit_peak = 0.0
         self.marked = ""
         self.session = ""
         self.ended = ""
@@ -106,6 +108,7 @@ def _mark(book: Book, event: Entry) -> None:
     book.previous_nav = book.nav if book.marked else event["nav"]
     book.nav = event["nav"]
     book.peak = max(book.peak, book.nav)
+    book.limit_peak = max(book.limit_peak, book.nav)
     book.marked = event["session"]
     book.reduce_only = event.get("reduce_only", False)
 
@@ -122,6 +125,10 @@ def _open(book: Book, event: Entry) -> None:
     book.opened = event
     # A broker's ledger is read from the session before on: two sessions of ids tell what is new.
     book.flows = (book.flows[1], frozenset(flow["flow_id"] for flow in event["flows"]))
+    _take_flows(book, event)
+
+
+def _take_flows(book: Book, event: Entry) -> None:
     for flow in event["flows"]:
         book.cash += flow["cash"]
         if flow["shares"]:
@@ -178,8 +185,12 @@ def _halt(book: Book, event: Entry) -> None:
     book.halted, book.due = event["reason"], ""
 
 
-def _resume(book: Book, _event: Entry) -> None:
+def _resume(book: Book, event: Entry) -> None:
     book.halted = book.due = ""
+    book.limit_peak = book.nav
+    _take_flows(book, event)
+    if book.ended == book.session:
+        book.close_cash, book.close_shares = book.cash, dict(book.shares)
 
 
 def _sentence(breach: Entry) -> str:

@@ -125,7 +125,8 @@ def funded_share(value: FloatArray, spendable: float, linear_cost: float, impact
     proportional and the share never overspends.
     """
     spend = float((value * (1.0 + linear_cost + impact * np.sqrt(value))).sum())
-    return 1.0 if spend <= spendable else max(0.0, spendable) / spend
+    available = max(0.0, spendable)
+    return 1.0 if spend <= available else available / spend
 
 
 def _rounded(shares: float, rules: OrderRules) -> float:

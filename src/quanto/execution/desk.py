@@ -72,7 +72,8 @@ class Desk:
                 snapshot = self._judge(order, snapshot)
             self._recorder.sync()
             self._send(side)
-            self._collect(t, side)
+            if not self._recorder.book.halted:  # a halt leaves what was not sent to `wind_down`
+                self._collect(t, side)
 
     def _all_made(self, side: Side) -> bool:
         """Return whether every order of this side was made: one has left, or the session has gone on to purchases."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from quanto.core.errors import ExecutionError
 from quanto.env.simulation import Decide
 from quanto.execution.book import Book, Entry
-from quanto.execution.broker import Broker, BrokerAccount
+from quanto.execution.broker import Broker, BrokerAccount, Flow
 from quanto.execution.clock import CLOSE, DECISION, OPEN, Clock, moment_of
 from quanto.execution.desk import Desk, Terms, share_vector
 from quanto.execution.feed import Feed
@@ -37,6 +38,9 @@ from quanto.execution.risk import Action, Breach, account_breaches, portfolio_br
 from quanto.portfolio.constraints import constrain
 
 FloatArray = npt.NDArray[np.float64]
+
+# A difference in cash below this is rounding of doubles, not of a broker.
+ROUNDING_USD = 1e-5
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class SessionEngine:
         close = self._feed.close[t]
         values = {symbol: shares * float(close[self._columns[symbol]]) for symbol, shares in sorted(book.shares.items())}
         nav = book.cash + sum(values.values())
-        previous, peak = (book.nav, max(book.peak, nav)) if book.marked else (nav, nav)
+        previous, peak = (book.nav, max(book.limit_peak, nav)) if book.marked else (nav, nav)
         breaches = account_breaches(nav, previous, peak, self._terms.risk)
         self._recorder.emit_checked({"kind": "mark", "session": session, "nav": nav, "cash": book.cash, "values": values}, breaches)
 
@@ -192,6 +196,8 @@ class SessionEngine:
         self._broker.open_session(session)
         if book.opened is None:
             flows = [flow._asdict() for flow in self._broker.flows(session) if not book.knows_flow(flow.flow_id)]
+            if reconcile:
+                flows += self._rounding(session, sum(flow["cash"] for flow in flows))
             self._recorder.emit({"kind": "open", "session": session.isoformat(), "flows": flows})
         # With orders under way the account moves; then the reconciliation at the end of the session judges it.
         if reconcile and not book.orders:
@@ -200,6 +206,13 @@ class SessionEngine:
                 names = ", ".join(f"{order.client_order_id} ({order.side} {order.quantity} {order.symbol})" for order in strangers)
                 self._recorder.halt(f"the broker holds open orders that this journal does not know: {names}")
             self._reconcile(t)
+
+    def _rounding(self, session: date, flows: float) -> list[Entry]:
+        """Return the cent that a broker's own rounding moves, as a flow, so that it does not add up to a break."""
+        difference = self._broker.account().cash - self.book.cash - flows
+        if not ROUNDING_USD < abs(difference) <= self._terms.risk.cash_tolerance_usd:
+            return []
+        return [Flow(f"{session}-rounding", "rounding", cash=difference)._asdict()]
 
     def _reconcile(self, t: int) -> None:
         faults = account_faults(self._broker.account(), self.book, self._columns, self._reference(t), self._terms.risk)
@@ -223,7 +236,7 @@ class SessionEngine:
         }
         nav = self._nav_before_trading(prices, reference)
         event: Entry = {"kind": "quote", "session": book.session, "prices": prices, "nav": nav}
-        self._recorder.emit_checked(event, account_breaches(nav, book.nav, book.peak, self._terms.risk))
+        self._recorder.emit_checked(event, account_breaches(nav, book.nav, book.limit_peak, self._terms.risk))
 
     def _nav_before_trading(self, prices: dict[str, float | None], reference: FloatArray) -> float:
         """Return the value at the quoted prices of what was held before this session's trades, USD."""

@@ -33,7 +33,8 @@ class SessionRow:
     slippage_bps
         One value per fill: how much worse its price was than the opening price, weighted later by `slippage_usd`.
     shortfall_usd
-        Implementation shortfall (Perold 1988): fills and unfilled rest against the price of the decision, with fees.
+        Implementation shortfall (Perold 1988): fills against the price of the decision, with fees, and what did not
+        fill against the close.
     decided_usd
         Value of the orders asked for, at the price of the decision.
     """
@@ -126,7 +127,9 @@ def _row(book: Book, close: Mapping[str, float]) -> SessionRow:
             row.slippage_bps.append(slipped / (order.filled * arrival) / BPS)
         rest = 0.0 if order.status == Status.DENIED else order.quantity - order.filled
         row.shortfall_usd += order.sign * (order.notional - order.filled * reference) + order.fees
-        row.shortfall_usd += order.sign * rest * (close[order.symbol] - reference)
+        # In paper trading the close of the session is not known yet; a replay of the journal adds it.
+        if rest > 0 and close[order.symbol] > 0:
+            row.shortfall_usd += order.sign * rest * (close[order.symbol] - reference)
         row.decided_usd += order.quantity * reference
     return row
 

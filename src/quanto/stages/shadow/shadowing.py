@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ class Stand:
         return simulate(self.data.tape, plan.start, plan.stop, strategy.decide, limits, strategy.exposure_cap, plan.cash)
 
 
-def build_stand(policy: Policy, data: MarketData, index_level: pa.Table, config: ShadowConfig) -> Stand:
+def build_stand(policy: Policy, data: MarketData, tables: Mapping[str, pa.Table], config: ShadowConfig) -> Stand:
     """Return the stand of a policy on a market.
 
     Raises
@@ -65,7 +65,7 @@ def build_stand(policy: Policy, data: MarketData, index_level: pa.Table, config:
         If the replay's dates lie outside the test window, there is no session before them, or a late session is none.
     """
     prepared = prepare(policy, data)
-    level = None if config.index_series is None else index_series(index_level, config.index_series, data.sessions)
+    level = None if config.index_series is None else index_series(tables["index_level"], config.index_series, data.sessions)
     feed = build_feed(data.panel, data.tape, config.risk.beta_sessions, level)
     terms = Terms(config.constraints.limits(), config.orders, config.risk)
     return Stand(
