@@ -48,6 +48,15 @@ class Quality:
     quarantine: pa.Table
     faults: tuple[str, ...]
 
+    @property
+    def largest(self) -> list[dict[str, object]]:
+        """The differences of closes beyond tolerance, the largest first."""
+        details = self.tables["disagreements"]
+        closes = details.filter(pc.equal(details["field"], "close"))
+        order = [("difference", "descending"), ("session", "ascending"), ("symbol", "ascending"), ("other", "ascending")]
+        rows: list[dict[str, object]] = closes.sort_by(order).slice(0, 40).to_pylist()
+        return rows
+
 
 def quality_of(
     config: CanonicalConfig,

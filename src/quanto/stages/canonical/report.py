@@ -16,6 +16,9 @@ from quanto.stages.canonical.config import CanonicalConfig
 
 SCHEMA_VERSION = 1
 
+# Ranges per name in the JSON report; the CSV has all.
+MOST_RANGES = 20
+
 
 @dataclass(frozen=True)
 class VendorCount:
@@ -155,7 +158,7 @@ def domain_report(
         "coverage": {
             item.name: {
                 "first": item.first, "last": item.last, "expected": item.expected, "present": item.present,
-                "missing": item.missing, "missing_ranges": [list(span) for span in item.ranges],
+                "missing": item.missing, "missing_ranges": [list(span) for span in item.ranges[:MOST_RANGES]],
             }
             for item in covered
         },

@@ -18,6 +18,7 @@ from quanto.market.schema import DOMAINS
 from quanto.stages.canonical.build import Context
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.lineage import sort_quarantine
+from quanto.stages.canonical.page import quality_page
 from quanto.stages.canonical.quality import Quality, csv_bytes, quality_of
 from quanto.stages.canonical.raw import find_raw, refuse_empty
 from quanto.stages.canonical.report import check_conservation
@@ -72,7 +73,8 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
 
 
 def _write_report(folder: Path, quality: Quality) -> None:
-    """Write the report of a run: JSON for machines, CSV for the details."""
+    """Write the report of a run: JSON for machines, CSV for the details, one page for people."""
     write_json(folder / "canonical_report.json", quality.report)
+    write_bytes(folder / "quality.html", quality_page(quality.report, quality.largest))
     for name, table in quality.tables.items():
         write_bytes(folder / f"{name}.csv", csv_bytes(table))
