@@ -19,7 +19,6 @@ import io
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -279,7 +278,9 @@ def peak(folder: Path, days: int) -> float:
 def child(folder: Path, days: int) -> None:
     files = sorted(folder.rglob("*.csv.gz"))[:days]
     ingest_folder(folder, files)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not ru_maxrss: that one begins with the size of the parent.
+    peak_line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(float(peak_line.split()[1]) * 1024)
 
 
 if __name__ == "__main__":

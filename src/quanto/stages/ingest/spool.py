@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,8 @@ from quanto.market.schema import DATE_COLUMN, KEYS
 # Rows of all vendors together that stay in memory; some 170 bytes each.
 ROWS_IN_MEMORY = 1_000_000
 
-# Rows of consecutive years that are validated together: each table costs a fixed time besides.
-ROWS_TOGETHER = 500_000
+# Rows of consecutive months that are validated together: a table costs a fixed time, and several times its own memory.
+ROWS_TOGETHER = 1_000_000
 
 
 class Spool:
@@ -40,18 +41,18 @@ class Spool:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def partitions(domain: str, tables: Sequence[pa.Table], rows_together: int = 0) -> Iterator[pa.Table]:
-    """Yield the rows year by year where the key begins with the session, else all at once; at least one table.
+def partitions(domain: str, tables: Sequence[pa.Table], unit: Literal["Y", "M"] = "Y", rows_together: int = 0) -> Iterator[pa.Table]:
+    """Yield the rows by years or months where the key begins with the session, else all at once; at least one table.
 
     Duplicates share their session, so a year can be validated by itself, and sorted years follow each other in key order.
-    Years that follow each other are yielded as one table while they have no more than `rows_together` rows.
+    Units that follow each other are yielded as one table while they have no more than `rows_together` rows.
     """
     schema = tables[0].schema
     if KEYS[domain][0] != "session":
         yield pa.concat_tables(tables)
         return
-    years = [table[DATE_COLUMN[domain]].to_numpy().astype("datetime64[Y]") for table in tables]
-    every, counts = np.unique(np.concatenate(years), return_counts=True) if years else (np.empty(0, "datetime64[Y]"), np.empty(0))
+    years = [table[DATE_COLUMN[domain]].to_numpy().astype(f"datetime64[{unit}]") for table in tables]
+    every, counts = np.unique(np.concatenate(years), return_counts=True) if years else (np.empty(0, f"datetime64[{unit}]"), np.empty(0))
     if len(every) == 0:
         yield schema.empty_table()
     start = 0

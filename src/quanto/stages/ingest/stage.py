@@ -60,7 +60,7 @@ def _checked(vendor: str, domain: str, pieces: list[Piece], summary: Summary) ->
     records = [record for item in parsed for record in item.rejected]
     unread = Checked(RAW[domain].empty_table(), quarantine(rejected_rows(domain, vendor, records)), 0)
     tables = [RAW[domain].empty_table(), *(item.table for item in parsed)]
-    parts = (validate(domain, vendor, part) for part in partitions(domain, tables, ROWS_TOGETHER))
+    parts = (validate(domain, vendor, part) for part in partitions(domain, tables, "M", ROWS_TOGETHER))
     for checked in chain((unread,), parts):  # one partition in memory at a time
         summary.add(checked)
         yield checked
