@@ -161,7 +161,7 @@ def features(files: Files) -> Section:
         "Features and leak proof",
         sentences,
         (
-            Table(("column", "formula", "known", "coverage", "drift (PSI)", "comparisons", "proof"), tuple(rows)),
+            Table(("column", "formula", "known", "coverage", "drift (PSI)", "comparisons", "proof"), tuple(rows), prose=True),
             Table(("name", "share of sessions that it may be traded"), eligible),
         ),
         (figures.heatmap(matrix["names"], matrix["matrix"]),) if matrix.get("names") else (),
