@@ -50,9 +50,10 @@ class Staging:
         write_table(folder / "rejected.parquet", quarantine(rows))
 
     def publish(self) -> None:
-        """Move both folders to their place; what stood there is removed first."""
+        """Move both folders to their place; what stood there is moved away first, whole, and then removed."""
         for name in OUTPUTS:
-            shutil.rmtree(self._data / name, ignore_errors=True)
+            if (self._data / name).exists():
+                (self._data / name).rename(self.folder / f"old-{name}")
             (self.folder / name).rename(self._data / name)
         self.discard()
 
