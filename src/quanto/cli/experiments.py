@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quanto.cli.command import Command, Result, workspace
 from quanto.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quanto.runtime.comparison import Row
 
 
 def run_experiment(options: argparse.Namespace) -> Result:
@@ -49,24 +54,43 @@ def _run_sweep(folder: Path, options: argparse.Namespace) -> Result:
 
 
 def compare(options: argparse.Namespace) -> Result:
-    """Print experiments side by side: configuration, metrics, regimes, gates."""
+    """Show experiments side by side: configuration, metrics, regimes, gates."""
     from quanto.runtime.comparison import compare as side_by_side
     from quanto.runtime.experiments import find_revision
 
     folder = workspace(options)
     revisions = [find_revision(folder, name) for name in options.revision]
     rows = side_by_side(revisions)
-    lines = [f"{'':<52}" + "".join(f"{item.label[:22]:>24}" for item in revisions)]
+    value = [
+        {
+            "section": row.section,
+            "name": row.name,
+            "values": list(row.values),
+            "best": row.best,
+            "differences": list(row.differences),
+            "intervals": list(row.intervals),
+        }
+        for row in rows
+    ]
+    if options.html:
+        from quanto.runtime.reporting.versus import write_comparison
+
+        path = write_comparison(revisions, Path(options.html))
+        return Result((f"comparison: {path}",), {"path": str(path), "rows": value})
+    return Result(tuple(_comparison_lines(rows, [item.label for item in revisions])), value)
+
+
+def _comparison_lines(rows: list[Row], labels: list[str]) -> Iterator[str]:
+    yield f"{'':<52}" + "".join(f"{label[:22]:>24}" for label in labels) + (f"{'difference':>16}" if len(labels) == 2 else "")
     section = ""
     for row in rows:
         if row.section != section:
             section = row.section
-            lines.append(section)
+            yield section
         cells = "".join(f"{_cell(value) + ('*' if index == row.best else ' '):>24}" for index, value in enumerate(row.values))
-        lines.append(f"  {row.name[:50]:<50}{cells}")
-    lines.append("* the better value, where a metric has a direction")
-    value = [{"section": row.section, "name": row.name, "values": list(row.values), "best": row.best} for row in rows]
-    return Result(tuple(lines), value)
+        difference = row.differences[1] if len(labels) == 2 and row.section in ("metrics", "regimes") else None
+        yield f"  {row.name[:50]:<50}{cells}" + ("" if difference is None else f"{difference:>+16.4f}")
+    yield "* the better value, where a metric has a direction"
 
 
 def report(options: argparse.Namespace) -> Result:
@@ -122,6 +146,7 @@ def _sync_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("revision", nargs="+", help="ids, tags, branches, commits, DVC experiments or `workspace`")
+    parser.add_argument("--html", metavar="FILE", help="write a page instead, with curves and intervals")
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +168,7 @@ COMMANDS = (
         "experiments",
         "experiments side by side",
         compare,
-        ("quanto compare workspace HEAD~1", "quanto compare a1b2c3 d4e5f6 --json"),
+        ("quanto compare workspace HEAD~1", "quanto compare a1b2c3 d4e5f6 --html comparison.html"),
         _compare_arguments,
     ),
     Command(
