@@ -175,7 +175,7 @@ BAR_WORDS = {"open": "open", "high": "high", "low": "low", "volume": "volume", "
 @contextmanager
 def polygon(**options: object) -> Iterator[Scenario]:
     with PolygonFake(market(), AS_OF) as fake:
-        given = PolygonOptions(base_url=fake.base_url, transport=PATIENCE, **options)  # type: ignore[arg-type]
+        given = PolygonOptions(base_url=fake.base_url, transport=PATIENCE.model_dump(), **options)  # type: ignore[arg-type]
         clock = FastClock()
         change = in_json(lambda document: document["results"], _put("results"))  # type: ignore[arg-type, return-value]
         yield Scenario("polygon", fake, PolygonVendor("polygon", given, clock), _ask(), clock, "/v2/aggs/ticker", "c", change, BAR_LETTERS)
@@ -185,7 +185,7 @@ def polygon(**options: object) -> Iterator[Scenario]:
 def tiingo() -> Iterator[Scenario]:
     with TiingoFake(market(), AS_OF) as fake:
         clock = FastClock()
-        vendor = TiingoVendor("tiingo", TiingoOptions(base_url=fake.base_url, transport=PATIENCE), clock)
+        vendor = TiingoVendor("tiingo", TiingoOptions(base_url=fake.base_url, transport=PATIENCE.model_dump()), clock)
         change = in_json(lambda document: document, lambda _, rows: rows)  # type: ignore[arg-type, return-value]
         yield Scenario("tiingo", fake, vendor, _ask(), clock, "/tiingo/daily", "close", change, BAR_WORDS)
 
@@ -194,7 +194,7 @@ def tiingo() -> Iterator[Scenario]:
 def alpaca(**options: object) -> Iterator[Scenario]:
     with AlpacaDataFake(market(), AS_OF) as fake:
         clock = FastClock()
-        given = AlpacaOptions(base_url=fake.base_url, transport=PATIENCE, **options)  # type: ignore[arg-type]
+        given = AlpacaOptions(base_url=fake.base_url, transport=PATIENCE.model_dump(), **options)  # type: ignore[arg-type]
 
         def put(document: object, rows: Rows) -> object:
             assert isinstance(document, dict)
@@ -216,7 +216,7 @@ def ivolatility(**options: object) -> Iterator[Scenario]:
     ]  # fmt: skip
     with IVolatilityFake({"/equities/eod/stock-prices": rows}) as fake:
         clock = FastClock()
-        given = IVolatilityOptions(base_url=fake.base_url, transport=PATIENCE, poll_seconds=0.01, **options)  # type: ignore[arg-type]
+        given = IVolatilityOptions(base_url=fake.base_url, transport=PATIENCE.model_dump(), poll_seconds=0.01, **options)  # type: ignore[arg-type]
 
         def put(document: object, changed: Rows) -> object:
             assert isinstance(document, dict)
@@ -234,7 +234,7 @@ def fred() -> Iterator[Scenario]:
     with FredFake({"VIXCLS": {day: f"{14 + index / 4:.2f}" for index, day in enumerate(DAYS)}}) as fake:
         clock = FastClock()
         series = (SeriesOption(name="VIX", code="VIXCLS", unit="percent"),)
-        vendor = FredVendor("fred", FredOptions(base_url=fake.base_url, series=series, transport=PATIENCE), clock)
+        vendor = FredVendor("fred", FredOptions(base_url=fake.base_url, series=series, transport=PATIENCE.model_dump()), clock)
         change = in_json(lambda document: document["observations"], _put("observations"))  # type: ignore[arg-type, return-value]
         ask = _ask("index_level", "VIX")
         yield Scenario("fred", fake, vendor, ask, clock, "/fred/series", "value", change, {"stamp": "date"})
@@ -246,7 +246,7 @@ def cboe() -> Iterator[Scenario]:
     with CboeFake({"VIX": "\n".join(["DATE,OPEN,HIGH,LOW,CLOSE", *lines, ""])}) as fake:
         clock = FastClock()
         series = (SeriesOption(name="VIX", code="VIX", unit="percent"),)
-        vendor = CboeVendor("cboe", CboeOptions(base_url=fake.base_url, series=series, transport=PATIENCE), clock)
+        vendor = CboeVendor("cboe", CboeOptions(base_url=fake.base_url, series=series, transport=PATIENCE.model_dump()), clock)
         yield Scenario("cboe", fake, vendor, _ask("index_level", "VIX"), clock, "_History.csv", "CLOSE", in_csv, {"stamp": "DATE"})
 
 

@@ -24,6 +24,8 @@ def local_stamps(stamps: IntArray, unit: Unit, zone: str = NEW_YORK) -> npt.NDAr
 
     Stamps outside 1985-2035 (another unit than declared, mostly) become NaT.
     """
+    if len(stamps) > 1 and (stamps == stamps[0]).all():  # a day file has one stamp
+        return np.repeat(local_stamps(stamps[:1], unit, zone), len(stamps))
     low, high = (int(datetime(day.year, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp()) for day in (FIRST, date(LAST.year + 1, 1, 1)))
     per_second = 10**9 // _NANOSECONDS[unit]
     inside = (stamps >= low * per_second) & (stamps < high * per_second)

@@ -53,7 +53,7 @@ def serving(tables: dict[str, Rows], **options: object) -> Iterator[tuple[IVolat
     with IVolatilityFake(tables) as fake:
         assert isinstance(fake, IVolatilityFake)
         settings = TransportSettings(requests=1000, attempts=3)
-        given = IVolatilityOptions(base_url=fake.base_url, transport=settings, poll_seconds=0.01, **options)  # type: ignore[arg-type]
+        given = IVolatilityOptions(base_url=fake.base_url, transport=settings.model_dump(), poll_seconds=0.01, **options)  # type: ignore[arg-type]
         yield fake, IVolatilityVendor("ivolatility", given, FastClock())
 
 

@@ -61,14 +61,14 @@ def rows_of(parsed: list[Parsed]) -> list[dict[str, object]]:
 @contextmanager
 def tiingo(market: Market) -> Iterator[tuple[FakeServer, TiingoVendor]]:
     with TiingoFake(market, AS_OF) as fake:
-        yield fake, TiingoVendor("tiingo", TiingoOptions(base_url=fake.base_url, transport=FAST), FastClock())
+        yield fake, TiingoVendor("tiingo", TiingoOptions(base_url=fake.base_url, transport=FAST.model_dump()), FastClock())
 
 
 @contextmanager
 def alpaca(market: Market, **options: object) -> Iterator[tuple[AlpacaDataFake, AlpacaVendor]]:
     with AlpacaDataFake(market, AS_OF) as fake:
         assert isinstance(fake, AlpacaDataFake)
-        yield fake, AlpacaVendor("alpaca", AlpacaOptions(base_url=fake.base_url, transport=FAST, **options), FastClock())  # type: ignore[arg-type]
+        yield fake, AlpacaVendor("alpaca", AlpacaOptions(base_url=fake.base_url, transport=FAST.model_dump(), **options), FastClock())  # type: ignore[arg-type]
 
 
 def test_tiingo_gives_raw_bars_on_the_date_as_written(market: Market) -> None:
@@ -201,7 +201,7 @@ def test_alpacas_actions_are_read_by_type_and_unknown_types_stop_the_symbol(mark
 def fred(**options: object) -> tuple[FredFake, FredVendor]:
     values = {day: f"{14 + index / 100:.2f}" for index, day in enumerate(DAYS)}
     fake = FredFake({"VIXCLS": {**values, date(2025, 12, 25): "."}}, page_rows=30)
-    return fake, FredVendor("fred", FredOptions(base_url=fake.base_url, series=VIX, transport=FAST, **options), FastClock())  # type: ignore[arg-type]
+    return fake, FredVendor("fred", FredOptions(base_url=fake.base_url, series=VIX, transport=FAST.model_dump(), **options), FastClock())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", ["api", "csv"])
@@ -228,7 +228,7 @@ def test_freds_pages_by_offset_are_followed_and_its_key_is_stored_nowhere() -> N
 def test_fred_calls_a_wrong_series_a_bad_request() -> None:
     fake = FredFake({})
     with fake:
-        vendor = FredVendor("fred", FredOptions(base_url=fake.base_url, series=VIX, transport=FAST), FastClock())
+        vendor = FredVendor("fred", FredOptions(base_url=fake.base_url, series=VIX, transport=FAST.model_dump()), FastClock())
         with pytest.raises(RefusedRequestError, match="does not exist"):
             ingest(vendor, "index_level", "VIX")
 
@@ -246,7 +246,7 @@ def test_fred_calls_a_wrong_series_a_bad_request() -> None:
 def test_cboes_files_are_read_with_and_without_ohlc(text: str) -> None:
     with CboeFake({"VIX": text}) as fake:
         series = (SeriesOption(name="VIX", code="VIX", unit="percent"),)
-        vendor = CboeVendor("cboe", CboeOptions(base_url=fake.base_url, series=series, transport=FAST), FastClock())
+        vendor = CboeVendor("cboe", CboeOptions(base_url=fake.base_url, series=series, transport=FAST.model_dump()), FastClock())
         rows = rows_of(ingest(vendor, "index_level", "VIX"))
     assert [(str(row["session"]), row["value"], row["known_on"]) for row in rows] == [
         ("2026-01-05", pytest.approx(0.1432), date(2026, 1, 5)),
@@ -259,6 +259,11 @@ def test_a_series_that_a_vendor_does_not_have_is_not_asked_of_it() -> None:
     with fake:
         assert ingest(vendor, "index_level", "SPX") == []
         assert fake.calls == []
+
+
+def test_a_setting_of_the_transport_leaves_the_vendors_own_pace() -> None:
+    options = load_section("tiingo", {"transport": {"attempts": 3}}, TiingoOptions)
+    assert (options.transport.attempts, options.transport.requests, options.transport.window_seconds) == (3, 50, 3600.0)
 
 
 def test_the_sheets_tiingo_row_is_read() -> None:

@@ -30,6 +30,12 @@ FIELDS = {"open": "o", "high": "h", "low": "l", "close": "c"}
 KNOWN = frozenset({*FIELDS.values(), "t", "v", "n", "vw"})
 
 
+class AlpacaTransport(TransportSettings):
+    """The free plan's pace: 200 requests a minute."""
+
+    requests: int = Field(default=200, ge=1)
+
+
 class AlpacaOptions(HttpOptions):
     """Options of Alpaca's data API. There is no feed `iex`: a few percent of the tape cannot be reconciled with all of it."""
 
@@ -41,7 +47,7 @@ class AlpacaOptions(HttpOptions):
     asof: str = Field(default="", pattern=r"^(|-|\d{4}-\d{2}-\d{2})$")  # how renamed symbols are mapped; empty: as of `as_of`
     symbols_per_request: int = Field(default=1, ge=1, le=100)
     rows_per_page: int = Field(default=10_000, ge=1, le=10_000)
-    transport: TransportSettings = TransportSettings(requests=200, window_seconds=60.0)
+    transport: AlpacaTransport = AlpacaTransport()
 
 
 class AlpacaVendor(HttpVendor):

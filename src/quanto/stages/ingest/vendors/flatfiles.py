@@ -7,7 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -177,7 +177,7 @@ class FlatFileVendor:
         raise UndecodableError(f"{self.name}: no attempt was made")
 
     def _parse(self, shard: Shard, payload: Payload) -> Parsed:
-        table, rejected, notes = read_day_file(payload.sha256, gzip.decompress(payload.body))
+        table, rejected, notes = read_day_file(payload.sha256, _unpacked(payload.body))
         if not self.options.all_symbols:
             table = table.filter(pc.is_in(table["ticker"], pa.array(shard.symbols, pa.string())))
             rejected = [item for item in rejected if item.key in shard.symbols]
@@ -245,11 +245,17 @@ def _line_by_line(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected]]:
     return pa.table(columns).filter(pa.array(good)), rejected
 
 
+@lru_cache(maxsize=8)
+def _unpacked(body: bytes) -> bytes:
+    """Return the text of a file; parsing follows the check of the same bytes at once."""
+    return gzip.decompress(body)
+
+
 def _check_file(path: str, shard: Shard, body: bytes) -> None:
     if not body:
         raise UndecodableError(f"{path} is an object of zero bytes")
     try:
-        text = gzip.decompress(body)
+        text = _unpacked(body)
     except (EOFError, OSError, zlib.error) as error:
         raise TruncatedError(f"{path} is broken or breaks off ({type(error).__name__}: {error})") from None
     if text.strip().count(b"\n") == 0:

@@ -35,6 +35,16 @@ DOWNLOADS = 10
 EMPTY_POLLS = 3
 
 
+class IVolatilityTransport(TransportSettings):
+    """The account's pace: one request a second, one at a time."""
+
+    requests: int = Field(default=1, ge=1)
+    window_seconds: float = Field(default=1.0, gt=0)
+    concurrency: int = Field(default=1, ge=1, le=256)
+    attempts: int = Field(default=10, ge=1, le=100)
+    backoff_seconds: float = Field(default=1.0, ge=0)
+
+
 class IVolatilityOptions(HttpOptions):
     """Options of IVolatility."""
 
@@ -48,7 +58,7 @@ class IVolatilityOptions(HttpOptions):
     iv_unit: Literal["fraction", "percent"] = "fraction"
     poll_seconds: float = Field(default=1.0, gt=0)
     job_seconds: float = Field(default=600.0, gt=0)
-    transport: TransportSettings = TransportSettings(requests=1, window_seconds=1.0, concurrency=1, attempts=10, backoff_seconds=1.0)
+    transport: IVolatilityTransport = IVolatilityTransport()
 
 
 class IVolatilityVendor(HttpVendor):

@@ -42,13 +42,19 @@ class LevelOptions(HttpOptions):
     series: tuple[SeriesOption, ...] = Field(min_length=1)
 
 
+class FredTransport(TransportSettings):
+    """FRED's pace: 120 requests a minute."""
+
+    requests: int = Field(default=120, ge=1)
+
+
 class FredOptions(LevelOptions):
     """Options of FRED; `api` needs a key, `csv` (the graph's file) none."""
 
     base_url: str = "https://api.stlouisfed.org"
     key_env: str = "FRED_API_KEY"
     source: Literal["api", "csv"] = "api"
-    transport: TransportSettings = TransportSettings(requests=120, window_seconds=60.0)
+    transport: FredTransport = FredTransport()
 
 
 class CboeOptions(LevelOptions):

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+from pydantic import Field
 
 from quanto.market.calendar import as_date
 from quanto.stages.ingest.actions import Action, actions_table, known_before
@@ -28,12 +29,21 @@ KNOWN = frozenset(
 )
 
 
+class TiingoTransport(TransportSettings):
+    """The free plan's pace: about 50 requests an hour."""
+
+    requests: int = Field(default=50, ge=1)
+    window_seconds: float = Field(default=3600.0, gt=0)
+    most_wait_seconds: float = Field(default=3600.0, ge=0)
+    budget_seconds: float = Field(default=7200.0, gt=0)
+
+
 class TiingoOptions(HttpOptions):
     """Options of Tiingo."""
 
     base_url: str = "https://api.tiingo.com"
     key_env: str = "TIINGO_API_KEY"
-    transport: TransportSettings = TransportSettings(requests=50, window_seconds=3600.0, most_wait_seconds=3600.0, budget_seconds=7200.0)
+    transport: TiingoTransport = TiingoTransport()
 
 
 class TiingoVendor(HttpVendor):
