@@ -12,40 +12,82 @@ from quanto.runtime.pipeline import STAGES
 from quanto.runtime.revisions import Revision
 
 METRICS = "reports/evaluation/metrics.json"
+EVALUATION = "reports/evaluation/evaluation.json"
 SLICES = "reports/evaluation/regime_slices.json"
 REPORT = "reports/promotion/qualification_report.json"
-# Keys that name the rows of a list.
-LABELS = frozenset({"name", "book", "slice", "gate"})
-# A number whose name ends so is better when lower; drawdown and losses are told apart by their sign rule (<= 0).
-LOWER_IS_BETTER = ("volatility", "turnover", "cost", "costs", "cvar", "var", "drawdown_sessions", "p_value", "violations", "concentration")
-NEITHER = ("sessions", "count", "skew", "kurtosis", "beta", "exposure", "episodes", "trades", "first", "last", "year")
+SECTIONS = ("identity", "configuration", "metrics", "regimes", "gates")
+CANDIDATE = "candidate"
+# Only a metric that is listed has a direction; drawdown is 0 or below, so higher is better.
+HIGHER_IS_BETTER = frozenset(
+    {
+        "alpha",
+        "alpha_t_statistic",
+        "annual_log_growth",
+        "annual_return",
+        "calmar",
+        "drawdown_within_episodes",
+        "hit_rate",
+        "information_ratio",
+        "max_drawdown",
+        "sharpe",
+        "sortino",
+        "total_return",
+        "worst_session",
+    }
+)
+LOWER_IS_BETTER = frozenset(
+    {
+        "annual_volatility",
+        "cvar",
+        "longest_drawdown_sessions",
+        "max_drawdown_sessions",
+        "turnover_annual",
+        "turnover_mean",
+        "value_at_risk",
+    }
+)
+STATUS_RANK = {"passed": 2, "vacuous": 1, "insufficient": 1, "failed": 0}
+VERDICT_RANK = {"promote": 2, "insufficient evidence": 1, "reject": 0}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One compared value: where it stands, the value of each revision, and which is best (None: no direction)."""
+    """One compared value.
+
+    `values` has one value per revision (None: it has none), `best` the index of the better one (None: no direction, or
+    no difference), `differences` the differences to the first revision, and `intervals` low and high of each value
+    where the evaluation has them.
+    """
 
     section: str
     name: str
     values: tuple[object, ...]
     best: int | None = None
+    intervals: tuple[tuple[float, float] | None, ...] = ()
+
+    @property
+    def differences(self) -> tuple[float | None, ...]:
+        """The differences to the first revision; None where either is no number."""
+        numbers = [_number(value) for value in self.values]
+        known = [math.isfinite(value) and math.isfinite(numbers[0]) for value in numbers]
+        return tuple(value - numbers[0] if both else None for value, both in zip(numbers, known, strict=True))
 
 
 def compare(revisions: Sequence[Revision]) -> list[Row]:
-    """Return every row in which the revisions differ, and all metrics of the candidate."""
-    rows = [Row("identity", "experiment_id", tuple(_identity(item) for item in revisions))]
-    rows += list(_configuration(revisions))
-    for section, path, every in (("metrics", METRICS, True), ("regimes", SLICES, False), ("gates", REPORT, False)):
-        rows += list(_file_rows(section, [_value(item, path) for item in revisions], every=every))
-    return rows
+    """Return identity, differing settings, all metrics of the candidate, its regime slices, and every gate."""
+    return [
+        Row("identity", "experiment_id", tuple(_identity(item) for item in revisions)),
+        *_configuration(revisions),
+        *_metrics(revisions),
+        *_regimes([_value(item, SLICES) for item in revisions]),
+        *_gates([_value(item, REPORT) for item in revisions]),
+    ]
 
 
 def direction(name: str) -> int:
-    """Return 1 where higher is better, -1 where lower is, 0 where neither, from the last word of a metric's name."""
+    """Return 1 where higher is better, -1 where lower is, 0 where neither or not known, by the last word of a name."""
     last = name.rsplit(".", 1)[-1]
-    if any(word in last for word in NEITHER):
-        return 0
-    return -1 if any(last == word or last.endswith(f"_{word}") for word in LOWER_IS_BETTER) else 1
+    return int(last in HIGHER_IS_BETTER) - int(last in LOWER_IS_BETTER)
 
 
 def _configuration(revisions: Sequence[Revision]) -> Iterator[Row]:
@@ -56,21 +98,71 @@ def _configuration(revisions: Sequence[Revision]) -> Iterator[Row]:
             yield Row("configuration", key, values)
 
 
-def _file_rows(section: str, values: Sequence[object], *, every: bool) -> Iterator[Row]:
-    flat = [dict(_flat(value)) for value in values]
-    for key in dict.fromkeys(key for one in flat for key in one):
-        found = tuple(one.get(key) for one in flat)
-        if every or len({repr(item) for item in found}) > 1:
-            yield Row(section, key, found, _best(key, found) if section != "gates" else None)
+def _metrics(revisions: Sequence[Revision]) -> Iterator[Row]:
+    numbers = [{key: value for key, value in _value(item, METRICS).items() if _is_number(value)} for item in revisions]
+    bounds = [_intervals(_value(item, EVALUATION)) for item in revisions]
+    for key in dict.fromkeys(key for one in numbers for key in one):
+        values = tuple(one.get(key) for one in numbers)
+        yield Row("metrics", key, values, _best(key, values), tuple(one.get(key) for one in bounds))
+
+
+def _intervals(evaluation: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    by_baseline = evaluation.get("intervals", {})
+    found = by_baseline.get(evaluation.get("baseline"), {}).get("intervals", {})
+    return {
+        name: (item["low"], item["high"]) for name, item in found.items() if _is_number(item.get("low")) and _is_number(item.get("high"))
+    }
+
+
+def _regimes(files: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    slices = [file.get("slices", {}) for file in files]
+    for name in dict.fromkeys(name for one in slices for name in one):
+        parts = [one.get(name, {}) for one in slices]
+        yield Row("regimes", f"{name}.sessions", tuple(part.get("sessions") for part in parts))
+        books = [part.get("books", {}).get(CANDIDATE, {}) for part in parts]
+        for key in dict.fromkeys(key for book in books for key in book):
+            values = tuple(book.get(key) for book in books)
+            yield Row("regimes", f"{name}.{key}", values, _best(key, values))
+
+
+def _gates(reports: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    verdicts = [{tier: item.get("decision") for tier, item in report.get("verdicts", {}).items()} for report in reports]
+    for tier in dict.fromkeys(tier for one in verdicts for tier in one):
+        values = tuple(one.get(tier) for one in verdicts)
+        yield Row("gates", f"tier {tier}", values, _best_rank(values, VERDICT_RANK))
+    gates = [{gate["name"]: gate for gate in report.get("gates", [])} for report in reports]
+    for name in dict.fromkeys(name for one in gates for name in one):
+        found = tuple(one.get(name, {}) for one in gates)
+        statuses = tuple(gate.get("status") for gate in found)
+        yield Row("gates", name, statuses, _best_rank(statuses, STATUS_RANK))
+        for key in ("value", "threshold"):
+            yield Row("gates", f"{name}.{key}", tuple(gate.get(key) for gate in found))
 
 
 def _best(name: str, values: Sequence[object]) -> int | None:
-    numbers = [float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan for value in values]
     sign = direction(name)
-    known = [index for index, value in enumerate(numbers) if math.isfinite(value)]
-    if sign == 0 or len(known) < 2 or len({numbers[index] for index in known}) == 1:
+    return _unique_best([sign * _number(value) for value in values]) if sign else None
+
+
+def _best_rank(values: Sequence[object], ranks: Mapping[str, int]) -> int | None:
+    return _unique_best([float(ranks[value]) if isinstance(value, str) and value in ranks else math.nan for value in values])
+
+
+def _unique_best(scores: Sequence[float]) -> int | None:
+    known = [index for index, score in enumerate(scores) if math.isfinite(score)]
+    if len(known) < 2:
         return None
-    return max(known, key=lambda index: sign * numbers[index])
+    top = max(scores[index] for index in known)
+    first, *others = [index for index in known if scores[index] == top]
+    return None if others else first
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _is_number(value: object) -> bool:
+    return math.isfinite(_number(value))
 
 
 def _identity(revision: Revision) -> str:
@@ -80,18 +172,14 @@ def _identity(revision: Revision) -> str:
         return "none"
 
 
-def _value(revision: Revision, path: str) -> Any:
-    return revision.read_json(path) if revision.exists(path) else {}
+def _value(revision: Revision, path: str) -> Mapping[str, Any]:
+    value = revision.read_json(path) if revision.exists(path) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(value, list) and value and all(isinstance(item, Mapping) and LABELS & set(item) for item in value):
-        for item in value:
-            label = next(key for key in item if key in LABELS)
-            rest = {key: part for key, part in item.items() if key != label}
-            yield from _flat(rest, f"{prefix}.{item[label]}" if prefix else str(item[label]))
     else:
         yield prefix, value
