@@ -129,7 +129,7 @@ def config() -> CanonicalConfig:
     """Return the shipped configuration for the generated vendors, without the thresholds that generated gaps exceed."""
     section: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     plain = {"policy": "priority", "priority": list(VENDORS), "overrides": []}
-    section["sources"] = {name: dict(plain) for name in RAW} | {"identity": [], "membership": []}
+    section["sources"] = {name: dict(plain) for name in RAW} | {"identity": [], "membership": [], "membership_files": []}
     section["max_missing"]["equity_ohlcv"] = section["max_disagreement"]["equity_ohlcv"] = 1.0
     return load_section("canonical", section, CanonicalConfig)
 

@@ -16,6 +16,28 @@ from quanto.market.calendar import DateArray, as_date, sessions_between
 FloatArray = npt.NDArray[np.float64]
 
 CASH_SERIES = "TBILL_1M"
+
+# data/canonical/membership: who belonged to a universe when. The universe `listed` is derived from bars and actions.
+MEMBERSHIP = pa.schema(
+    [
+        pa.field("universe", pa.string(), False),
+        pa.field("symbol", pa.string(), False),
+        pa.field("start", pa.date32(), False),
+        pa.field("end", pa.date32()),  # last session as a member; null: still one
+        pa.field("source", pa.string(), False),
+    ]
+)
+
+# data/canonical/identity: which ticker an entity had when.
+IDENTITY = pa.schema(
+    [
+        pa.field("entity", pa.string(), False),
+        pa.field("symbol", pa.string(), False),
+        pa.field("start", pa.date32()),  # null: from the beginning
+        pa.field("end", pa.date32()),  # null: to this day
+        pa.field("source", pa.string(), False),
+    ]
+)
 SESSIONS_PER_YEAR = 252
 
 # A month without a bill is bridged by the month before; after a quarter the rate is unknown rather than old.
@@ -40,6 +62,27 @@ def as_of(table: pa.Table, day: date, key: Sequence[str]) -> pa.Table:
     )
     ordered = known.take(order).combine_chunks()
     return ordered.filter(pa.array(_last_of_key(ordered, key)))
+
+
+def members(table: pa.Table, universe: str, sessions: DateArray, symbols: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Return who belonged to a universe on each session; shape (n_sessions, n_symbols).
+
+    Raises
+    ------
+    MissingDataError
+        If the table has no such universe; names the ones it has.
+    """
+    rows = table.filter(pc.equal(table["universe"], universe))
+    if not len(rows):
+        known = ", ".join(sorted(set(table["universe"].to_pylist()))) or "none"
+        raise MissingDataError(f"no membership of universe {universe!r} is recorded; known: {known}")
+    order = {name: column for column, name in enumerate(symbols)}
+    inside = np.zeros((len(sessions), len(symbols)), dtype=np.bool_)
+    for symbol, start, end in zip(*(rows[name].to_pylist() for name in ("symbol", "start", "end")), strict=True):
+        if symbol in order:
+            span = sessions >= np.datetime64(start, "D")
+            inside[:, order[symbol]] |= span if end is None else span & (sessions <= np.datetime64(end, "D"))
+    return inside
 
 
 def index_series(table: pa.Table, series: str, sessions: DateArray, known_on: date | None = None) -> FloatArray:

@@ -153,7 +153,7 @@ def canonical_config(priority: Sequence[str] = ("one", "two", "three"), **change
     """Return the shipped configuration with other vendors; a change's key may be dotted (`fallback.tolerance`)."""
     section = yaml.safe_load((ROOT / "conf/canonical/default.yaml").read_text())
     plain = {"policy": "priority", "priority": list(priority), "overrides": []}
-    section["sources"] = {name: dict(plain) for name in RAW} | {"identity": [], "membership": []}
+    section["sources"] = {name: dict(plain) for name in RAW} | {"identity": [], "membership": [], "membership_files": []}
     section["max_missing"]["equity_ohlcv"] = 1.0
     section["max_disagreement"]["equity_ohlcv"] = 1.0
     for path, value in changes.items():

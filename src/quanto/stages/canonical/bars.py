@@ -63,8 +63,12 @@ class VendorBars:
         (n_sessions, n_symbols): the row of `table` in the cell, -1 where there is none.
     reasons
         (n_rows,): bits of REASONS; 0 for a valid row.
-    superseded
-        (n_rows,): an equal duplicate, or a version that a later one replaced.
+    superseded, earlier
+        (n_rows,): an equal duplicate, or a version that a later one replaced; only the latter.
+    values
+        The rows' raw open, high, low, close, volume; each (n_rows,).
+    cell
+        (n_rows,): the flat position on the grid, -1 outside.
     core
         (n_rows,): the row belongs to the partition, not to its context.
     scale
@@ -79,6 +83,9 @@ class VendorBars:
     row: IntArray
     reasons: IntArray
     superseded: BoolArray
+    earlier: BoolArray
+    values: dict[str, FloatArray]
+    cell: IntArray
     core: BoolArray
     scale: FloatArray
     adjusted: BoolArray
@@ -138,9 +145,10 @@ def vendor_bars(
     reasons[keyed.rows < 0] |= REASON_BIT["not_a_session"]
     reasons |= _row_faults(raw, settings)
     reasons |= _blocked_rows(keyed, axes, blocked)
-    superseded = _merge_duplicates(table, raw, keyed, axes, reasons)
+    cell = np.where((keyed.rows >= 0) & (keyed.columns >= 0), keyed.rows * len(axes.symbols) + keyed.columns, -1)
+    superseded, earlier = _merge_duplicates(table, raw, cell, axes, reasons)
     usable = np.flatnonzero((reasons == 0) & ~superseded)
-    cells = keyed.rows[usable] * len(axes.symbols) + keyed.columns[usable]
+    cells = cell[usable]
     row = np.full(axes.shape, -1, dtype=np.int64)
     row.reshape(-1)[cells] = usable
     fields = {}
@@ -150,7 +158,7 @@ def vendor_bars(
         fields[name] = grid
     provisional = table["provisional"].to_numpy(zero_copy_only=False)
     return VendorBars(
-        vendor, table, fields, row, reasons, superseded, keyed.core, scale, adjusted, keyed.renamed, provisional
+        vendor, table, fields, row, reasons, superseded, earlier, raw, cell, keyed.core, scale, adjusted, keyed.renamed, provisional
     )  # fmt: skip
 
 
@@ -220,18 +228,20 @@ def _blocked_rows(keyed: Keyed, axes: Axes, blocked: Mapping[str, date]) -> IntA
     return reasons
 
 
-def _merge_duplicates(table: pa.Table, raw: Mapping[str, FloatArray], keyed: Keyed, axes: Axes, reasons: IntArray) -> BoolArray:
-    """Return the rows that another row of the same key supersedes: equal ones, and versions known earlier.
+def _merge_duplicates(
+    table: pa.Table, raw: Mapping[str, FloatArray], cell: IntArray, axes: Axes, reasons: IntArray
+) -> tuple[BoolArray, BoolArray]:
+    """Return the rows that another row of the same key supersedes, and those of them that were versions known earlier.
 
     Rows of one key and one knowledge date that differ are all marked as conflicting (in `reasons`).
     """
-    superseded = np.zeros(len(table), dtype=np.bool_)
+    superseded, earlier = np.zeros(len(table), dtype=np.bool_), np.zeros(len(table), dtype=np.bool_)
     valid = np.flatnonzero(reasons == 0)
-    cells = keyed.rows[valid] * len(axes.symbols) + keyed.columns[valid]
+    cells = cell[valid]
     holder = np.full(axes.shape[0] * axes.shape[1], -1, dtype=np.int64)
     holder[cells] = valid
     if (holder[cells] == valid).all():
-        return superseded
+        return superseded, earlier
     known = table["known_on"].cast(pa.int32()).to_numpy().astype(np.int64)[valid]
     codes, payloads = encode(table["payload"])
     rank = np.argsort(np.argsort(np.array(payloads)))[codes][valid]
@@ -250,8 +260,9 @@ def _merge_duplicates(table: pa.Table, raw: Mapping[str, FloatArray], keyed: Key
     loser = np.arange(len(ordered)) != winner
     clash = conflict[group] & same_day
     superseded[ordered[loser & ~clash]] = True
+    earlier[ordered[loser & ~same_day & ~equal]] = True
     reasons[ordered[clash]] |= REASON_BIT["conflicting_duplicate"]
-    return superseded
+    return superseded, earlier
 
 
 def _floats(column: pa.ChunkedArray) -> FloatArray:

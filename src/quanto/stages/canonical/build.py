@@ -76,11 +76,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class BarsPart:
-    """What one partition gives; `present` marks the core cells (sessions x symbols) that have a canonical bar."""
+    """What one partition gives.
+
+    `restated` holds the earlier versions of chosen rows; `present` marks the core cells (sessions x symbols) with a bar.
+    """
 
     partition: Partition
     symbols: tuple[str, ...]
     table: pa.Table
+    restated: pa.Table
     quarantine: pa.Table
     details: pa.Table
     compared: pa.Table
@@ -116,6 +120,7 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
         partition=partition,
         symbols=axes.symbols,
         table=table,
+        restated=pa.concat_tables([_restated(item, position, choice, axes) for position, item in enumerate(bars)]),
         quarantine=pa.concat_tables([_quarantined(item) for item in bars]),
         details=details,
         compared=compared,
@@ -275,6 +280,27 @@ def _origin(bars: Sequence[VendorBars], cells: IntArray, vendor: IntArray, metho
 def _quarantined(bars: VendorBars) -> pa.Table:
     rows = np.flatnonzero((bars.reasons != 0) & bars.core)
     return quarantine_rows("equity_ohlcv", bars.vendor, bars.table.take(pa.array(rows)), joined_names(bars.reasons[rows], REASONS))
+
+
+def _restated(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> pa.Table:
+    """Return the earlier versions of the rows that were chosen from a vendor, as canonical rows with the flag `restated`."""
+    rows = np.flatnonzero(bars.earlier & bars.core & (bars.cell >= 0))
+    rows = rows[choice.vendor.reshape(-1)[bars.cell[rows]] == position]
+    days, columns = np.divmod(bars.cell[rows], max(len(axes.symbols), 1))
+    raw = bars.table.take(pa.array(rows))
+    same = {"vendor": bars.vendor, "vendors_seen": bars.vendor, "method": "only", "flags": "restated"}
+    values = {
+        "session": pa.array(axes.sessions[days], pa.date32()),
+        "symbol": _texts(columns, axes.symbols),
+        **{name: bars.values[name][rows] for name in FIELDS},
+        **{f"disagreement_{name}": pa.nulls(len(rows), pa.float64()) for name in FIELDS},
+        **{name: pa.array([text] * len(rows), pa.string()) for name, text in same.items()},
+        "known_on": raw["known_on"].combine_chunks(),
+        "payload": raw["payload"].cast(pa.string()).combine_chunks(),
+        "payload_row": raw["payload_row"].combine_chunks(),
+    }
+    schema = CANONICAL["equity_ohlcv"]
+    return pa.table([pa.array(values[name], schema.field(name).type) for name in schema.names], schema=schema)
 
 
 def _count(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -72,6 +72,7 @@ class Sources(Section):
     options_surface: DomainSources
     identity: tuple[Identity, ...]
     membership: tuple[Membership, ...]
+    membership_files: tuple[Annotated[str, Field(pattern=r"^conf/reference/[A-Za-z0-9_./-]+\.csv$")], ...]
 
     @model_validator(mode="after")
     def _whole_surfaces(self) -> Sources:

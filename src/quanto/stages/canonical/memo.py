@@ -124,7 +124,7 @@ def _facts(part: BarsPart, sha256: str) -> bytes:
         "sha256": sha256,
     }
     arrays: dict[str, Any] = {f"overlap_{name}": getattr(part.measured.overlap, name) for name in _OVERLAP}
-    arrays |= {name: _ipc(getattr(part, name)) for name in ("quarantine", "details", "compared")}
+    arrays |= {name: _ipc(getattr(part, name)) for name in ("restated", "quarantine", "details", "compared")}
     sink = io.BytesIO()
     text = np.frombuffer(canonical_json(facts), dtype=np.uint8)
     np.savez(sink, facts=text, sessions=part.sessions, present=part.present, **arrays)
@@ -140,6 +140,7 @@ def _part(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> BarsPart:
         partition=partition,
         symbols=symbols,
         table=CANONICAL["equity_ohlcv"].empty_table(),
+        restated=_table(stored["restated"], CANONICAL["equity_ohlcv"]),
         quarantine=_table(stored["quarantine"], QUARANTINE),
         details=_table(stored["details"], DETAILS),
         compared=_table(stored["compared"], COMPARED),

@@ -47,6 +47,7 @@ class Quality:
     counts: tuple[VendorCount, ...]
     quarantine: pa.Table
     faults: tuple[str, ...]
+    listed: tuple[Coverage, ...]
 
     @property
     def largest(self) -> list[dict[str, object]]:
@@ -120,7 +121,7 @@ def quality_of(
             [(name, "ascending") for name in ("domain", "vendor", "key", "reason", "payload", "payload_row")]
         ),
     }
-    return Quality(report, tables, every, quarantine, faults)
+    return Quality(report, tables, every, quarantine, faults, tuple(covered["equity_ohlcv"]))
 
 
 def csv_bytes(table: pa.Table) -> bytes:

@@ -12,9 +12,11 @@ import shutil
 from concurrent.futures import Executor
 from pathlib import Path
 
+import pyarrow as pa
+
 from quanto.core.errors import DataError
 from quanto.core.store import data_root, write_bytes, write_json, write_table
-from quanto.market.schema import DOMAINS
+from quanto.market.schema import CANONICAL, DOMAINS
 from quanto.stages.canonical.build import Context
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.lineage import sort_quarantine
@@ -28,9 +30,14 @@ from quanto.stages.canonical.tasks import (
     build_index_levels,
     build_surfaces,
     outlines_of,
+    read_membership,
     write_empty,
     write_years,
 )
+from quanto.stages.canonical.universe import identity_table, membership_table
+
+# One row per version: the key, when it was known, and where it came from.
+_VERSION = ("session", "symbol", "known_on", "vendor", "payload", "payload_row")
 
 
 def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
@@ -59,6 +66,9 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
     levels = build_index_levels(files["index_level"], config)
     write_years(building / "index_level", "index_level", levels.table)
     surfaces = build_surfaces(files["options_surface"], outlines["options_surface"], config, building / "options_surface", executor)
+    restated = pa.concat_tables([CANONICAL["equity_ohlcv"].empty_table(), *(part.restated for part in bars)])
+    write_table(building / "restated/equity_ohlcv.parquet", restated.sort_by([(name, "ascending") for name in _VERSION]))
+    lists = [*config.sources.membership, *read_membership(workspace, config.sources.membership_files)]
     quality = quality_of(config, files, outlines, actions, bars, levels, surfaces)
     check_conservation(quality.counts)
     if quality.faults:
@@ -66,6 +76,8 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
         _write_report(data_root() / "failures/canonical", quality)
         raise DataError(f"{'; '.join(quality.faults)}; the offending rows are in {data_root() / 'failures/canonical'}")
     write_empty(building)
+    write_table(building / "membership/part.parquet", membership_table(lists, quality.listed, actions.result.table))
+    write_table(building / "identity/part.parquet", identity_table(config.sources.identity, actions.result.table))
     write_table(building / "quarantine/part.parquet", sort_quarantine(quality.quarantine))
     _write_report(workspace / "reports/canonical", quality)
     shutil.rmtree(target, ignore_errors=True)

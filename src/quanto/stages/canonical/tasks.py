@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from quanto.core.config import load_section
+from quanto.core.errors import MissingDataError
 from quanto.core.store import data_root, write_table
 from quanto.market.corporate_actions import SplitHistory
 from quanto.market.schema import CANONICAL, DATE_COLUMN
@@ -20,7 +23,7 @@ from quanto.stages.canonical.axes import Partition, plan_partitions
 from quanto.stages.canonical.bars import BasisHistories
 from quanto.stages.canonical.build import BarsPart, Context, build_bars, partition_symbols
 from quanto.stages.canonical.choice import Verdicts
-from quanto.stages.canonical.config import CanonicalConfig, Identity
+from quanto.stages.canonical.config import CanonicalConfig, Identity, Membership
 from quanto.stages.canonical.disagreement import ActionDays, action_days
 from quanto.stages.canonical.implied import COLUMNS, Refusal, dividends_in_total_basis, implied_events
 from quanto.stages.canonical.memo import code_digest, partition_key, recall, remember
@@ -195,6 +198,27 @@ def build_surfaces(
 def outlines_of(files: Sequence[RawFile], executor: Executor) -> list[Outline]:
     """Return the outline of each raw table."""
     return list(executor.map(outline, files))
+
+
+def read_membership(workspace: Path, files: Sequence[str]) -> list[Membership]:
+    """Return the rows of membership files.
+
+    Raises
+    ------
+    MissingDataError
+        If a file does not exist.
+    ConfigError
+        If a row has other columns, or a date that is none; names the file and the row.
+    """
+    found = []
+    for name in files:
+        try:
+            lines = (workspace / name).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise MissingDataError(f"data_sources.membership_files names {name}, which does not exist below {workspace}") from None
+        for number, row in enumerate(csv.DictReader(lines), start=2):
+            found.append(load_section(f"{name}:{number}", {key: value or None for key, value in row.items()}, Membership))
+    return found
 
 
 def write_years(folder: Path, domain: str, table: pa.Table) -> None:
