@@ -104,6 +104,8 @@ class SessionEngine:
         identity = {
             "experiment": self._strategy.experiment,
             "risk": self._terms.risk.digest(),
+            "limits": list(self._terms.limits),
+            "rules": self._terms.rules.model_dump(mode="json"),
             "symbols": list(self._feed.symbols),
             **facts,
         }

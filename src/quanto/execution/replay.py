@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 
 from quanto.core.errors import DataError
@@ -35,7 +35,6 @@ class Plan:
     stop: int
     cash: float
     late: frozenset[int] = frozenset()
-    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def replay(
@@ -67,7 +66,8 @@ def replay(
     broker = restore(market, sim, seed, book, plan.cash)
     engine = SessionEngine(feed, strategy, broker, journal, terms, SessionClock(), book)
     first, last = feed.day(plan.start), feed.day(plan.stop - 1)
-    facts = {"first": first.isoformat(), "last": last.isoformat(), "sim": sim.model_dump(mode="json"), "seed": seed, **plan.facts}
+    facts = {"first": first.isoformat(), "last": last.isoformat(), "sim": sim.model_dump(mode="json"), "seed": seed, "nav": plan.cash}
+    facts["late"] = [feed.day(row).isoformat() for row in sorted(plan.late)]
     engine.start(plan.cash, {}, facts)
     for t in range(plan.start - 1, plan.stop - 1):
         if t + 1 in plan.late:
