@@ -18,13 +18,31 @@ from quanto.market.calendar import DateArray, as_date
 MINIMUM_TRAIN_SESSIONS = 4
 
 
+class FoldsConfig(Section):
+    """How the sessions before the sealed block are cut into walk-forward folds (`market.folds`).
+
+    The purge is the reward's horizon: the last action of a train window may not be paid by its test window.
+    """
+
+    train_sessions: int = Field(ge=MINIMUM_TRAIN_SESSIONS)
+    test_sessions: int = Field(ge=2)
+    purge_sessions: int = Field(ge=0)
+    embargo_sessions: int = Field(ge=0)
+    expanding: bool
+
+
 class SplitConfig(Section):
-    """The train window and the start of the test window; null means: take the default that `resolve_split` documents."""
+    """The train window and the start of the test window; null means: take the default that `resolve_split` documents.
+
+    The last `sealed_sessions` belong to no window: nothing computes on them before a production request opens them.
+    """
 
     train_start: date | None
     train_end: date | None
     test_start: date | None
     holdout_fraction: float = Field(gt=0, lt=1)
+    sealed_sessions: int = Field(default=0, ge=0)
+    walk_forward: FoldsConfig | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -38,12 +56,17 @@ class SplitConfig(Section):
 
 @dataclass(frozen=True)
 class Split:
-    """The windows as session dates, all bounds included; the test window begins after the train window ended."""
+    """The windows as session dates, all bounds included; the test window begins after the train window ended.
+
+    `sealed_start` and `sealed_end` bound the sealed final block; None where there is none.
+    """
 
     train_start: date
     train_end: date
     test_start: date
     test_end: date
+    sealed_start: date | None = None
+    sealed_end: date | None = None
 
     def train_range(self, sessions: DateArray) -> tuple[int, int]:
         """Return (start, stop) of the train window on a session axis; no outcome at or after `stop` may be used."""
@@ -77,8 +100,10 @@ def resolve_split(sessions: DateArray, split: SplitConfig) -> Split:
     train_first = 0 if split.train_start is None else _first(sessions, split.train_start)
     train_stop = test_first if split.train_end is None else _first(sessions, split.train_end, after=True)
     window = f"the sessions run from {as_date(sessions[0])} to {as_date(sessions[-1])}"
-    if test_first >= n:
-        raise ConfigError(f"split: the test window is empty ({window}); set split.test_start or split.train_end earlier")
+    test_stop = n - split.sealed_sessions
+    if test_first >= test_stop:
+        sealed = f", of which the last {split.sealed_sessions} are sealed" if split.sealed_sessions else ""
+        raise ConfigError(f"split: the test window is empty ({window}{sealed}); set split.test_start or split.train_end earlier")
     if train_stop - train_first < MINIMUM_TRAIN_SESSIONS:
         found = f"found {max(0, train_stop - train_first)}"
         raise ConfigError(f"split: the train window needs {MINIMUM_TRAIN_SESSIONS} sessions or more, {found} ({window})")
@@ -86,8 +111,9 @@ def resolve_split(sessions: DateArray, split: SplitConfig) -> Split:
         raise ConfigError(
             f"split: training until {as_date(sessions[train_stop - 1])} overlaps the test from {as_date(sessions[test_first])}"
         )
-    bounds = (train_first, train_stop - 1, test_first, n - 1)
-    return Split(*(as_date(sessions[index]) for index in bounds))
+    bounds = (train_first, train_stop - 1, test_first, test_stop - 1)
+    block = (test_stop, n - 1) if split.sealed_sessions else ()
+    return Split(*(as_date(sessions[index]) for index in (*bounds, *block)))
 
 
 def _first(sessions: DateArray, day: date, after: bool = False) -> int:

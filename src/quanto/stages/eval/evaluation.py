@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ from quanto.stages.eval.governed import governed
 from quanto.stages.eval.slices import record, regime_slices
 from quanto.stages.eval.stress import stress
 from quanto.stages.eval.trial import trial
+from quanto.stages.eval.walk_forward import FoldPolicy, walk_forward
 
 DOUBLED = "_double_costs"
 
@@ -54,13 +55,22 @@ class Evaluation:
     trial: dict[str, object]
 
 
-def evaluate(policy: Policy, data: MarketData, index_level: pa.Table, config: EvalConfig, digests: Mapping[str, str]) -> Evaluation:
+def evaluate(
+    policy: Policy,
+    data: MarketData,
+    index_level: pa.Table,
+    config: EvalConfig,
+    digests: Mapping[str, str],
+    folds: Sequence[FoldPolicy] = (),
+) -> Evaluation:
     """Return the evaluation of a policy on its test window; pure.
 
     Parameters
     ----------
     digests
         The content of the tables that `data` was made from, by name.
+    folds
+        The policies of the walk-forward folds, where `config.split.walk_forward` asks for them.
 
     Raises
     ------
@@ -92,6 +102,7 @@ def evaluate(policy: Policy, data: MarketData, index_level: pa.Table, config: Ev
         "costs": summary.cost_sensitivity(arena, runs),
         "risk": governed(arena, policy, config, books[CANDIDATE]),
         "stress": stress(arena, policy, config, books),
+        "walk_forward": None if config.split.walk_forward is None else walk_forward(arena, config, folds),
         "data": dict(digests),
         "policy": policy.digest,
     }

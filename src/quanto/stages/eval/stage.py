@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from pathlib import Path
 
-from quanto.core.store import read_table, write_bytes, write_json, write_table
+from quanto.core.errors import DataError
+from quanto.core.store import read_json, read_table, write_bytes, write_json, write_table
+from quanto.market.folds import fold_from
 from quanto.market.schema import CANONICAL
 from quanto.policy.artefact import load_policy
 from quanto.policy.market_data import market_data
@@ -14,6 +16,7 @@ from quanto.stages.eval.config import EvalConfig
 from quanto.stages.eval.evaluation import evaluate
 from quanto.stages.eval.tables import CURVES, curve_csv, returns_table, weights_table
 from quanto.stages.eval.trial import data_digests
+from quanto.stages.eval.walk_forward import FoldPolicy
 
 DOMAINS = ("equity_ohlcv", "corporate_actions", "index_level")
 
@@ -26,7 +29,8 @@ def run(config: EvalConfig, workspace: Path, executor: Executor) -> None:  # noq
     bars, actions, index_level, features, regime = tables.values()
     data = market_data(bars, actions, index_level, features, regime, config.costs)
 
-    found = evaluate(policy, data, index_level, config, data_digests(tables))
+    folds = () if config.split.walk_forward is None else read_folds(workspace / "models")
+    found = evaluate(policy, data, index_level, config, data_digests(tables), folds)
 
     out = workspace / "reports/evaluation"
     write_json(out / "metrics.json", found.metrics)
@@ -38,3 +42,19 @@ def run(config: EvalConfig, workspace: Path, executor: Executor) -> None:  # noq
     write_table(out / "weights.parquet", weights_table(found.arena, kept))
     for kind in CURVES:
         write_bytes(out / f"{kind}.csv", curve_csv(found.arena.sessions, found.books, kind))
+
+
+def read_folds(models: Path) -> tuple[FoldPolicy, ...]:
+    """Return the policies of the walk-forward folds in order.
+
+    Raises
+    ------
+    MissingDataError
+        If models/ holds no folds.
+    DataError
+        If folds.json is not a list of folds.
+    """
+    value = read_json(models / "folds.json")
+    if not isinstance(value, list):
+        raise DataError(f"{models / 'folds.json'} must hold a list of folds; run the train stage again")
+    return tuple(FoldPolicy(fold, load_policy(models / f"fold-{fold.number:03d}")) for fold in map(fold_from, value))

@@ -6,7 +6,7 @@ What is not there becomes None, an empty array or a NaN, never a default that pa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from quanto.core.errors import ConfigError
 from quanto.core.registry import unknown_name
 from quanto.stages.qualify.config import QualifyConfig
-from quanto.stages.qualify.evidence import Book, Evidence, Facts, Labels
+from quanto.stages.qualify.evidence import Book, Evidence, Facts, Labels, SealedBlock
 from quanto.stages.qualify.ledger import trials_of
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,8 +51,15 @@ class Files:
     champion: object = None
 
 
-def assemble(files: Files, config: QualifyConfig) -> Evidence:
+def assemble(files: Files, config: QualifyConfig, sealed: object = None, fresh_sessions: int | None = None) -> Evidence:
     """Return the evidence of one evaluation.
+
+    Parameters
+    ----------
+    sealed
+        The opening record of the sealed block (`eval.sealed.open_sealed_block`); a production request has it, the graph not.
+    fresh_sessions
+        Shadow or paper sessions that did not exist in the candidate's lineage; known to a production request alone.
 
     Raises
     ------
@@ -91,7 +98,7 @@ def assemble(files: Files, config: QualifyConfig) -> Evidence:
         members=np.array(members) if members else np.empty((0, sessions)),
         doubled=None if dear is None else np.array([dear.returns, doubled_baseline]),
         trials=trials_of(files.snapshot, trial, config.prior_trials),
-        facts=_facts(files, config, champion),
+        facts=replace(_facts(files, config, champion), sealed=sealed_block(sealed, files.trial), fresh_sessions=fresh_sessions),
         champion=None if champion is None else champion.book,
         saboteurs=tuple(books[name] for name in sorted(books) if name.startswith(SABOTEUR)),
         seed=config.seed,
@@ -196,6 +203,19 @@ def data_faults(report: object) -> tuple[str, ...] | None:
     if not counted:
         return None
     return tuple(fault for where, counts in sorted(counted.items()) if (fault := _lost_rows(where, counts)) is not None)
+
+
+def sealed_block(record: object, trial: object) -> SealedBlock | None:
+    """Return what an opening record says of this very policy; None where there is none, or its numbers are not whole."""
+    values = record if isinstance(record, Mapping) else {}
+    own = trial.get("policy") if isinstance(trial, Mapping) else None
+    sessions, violations = _count(values.get("sessions")), _count(values.get("violations"))
+    drawdown, p_inferior = values.get("drawdown"), values.get("p_inferior")
+    if values.get("policy") != own or sessions is None or violations is None:
+        return None
+    if not isinstance(drawdown, float | int) or not isinstance(p_inferior, float | int):
+        return None
+    return SealedBlock(sessions, violations, float(drawdown), float(p_inferior))
 
 
 def _lost_rows(where: str, counts: object) -> str | None:

@@ -21,11 +21,22 @@ CHAMPION = "reports/champion/trial.json"
 
 def run(config: QualifyConfig, workspace: Path, executor: Executor) -> None:  # noqa: ARG001  # every stage is called alike; gates take seconds
     """Judge the evaluation of the workspace and write the qualification report."""
+    write_json(workspace / REPORT, judge_workspace(config, workspace))
+
+
+def judge_workspace(config: QualifyConfig, workspace: Path, sealed: object = None, fresh_sessions: int | None = None) -> dict[str, object]:
+    """Return the qualification report of a workspace; writes nothing.
+
+    Parameters
+    ----------
+    sealed, fresh_sessions
+        What only a production request has: the opening record of the sealed block, and the number of shadow or paper
+        sessions that did not exist in the candidate's lineage.
+    """
     files = read_files(workspace)
-    evidence = assemble(files, config)
+    evidence = assemble(files, config, sealed, fresh_sessions)
     judgement = judge(evidence, config.thresholds)
-    calibration = read_or_none(workspace / CALIBRATION)
-    write_json(workspace / REPORT, qualification_report(evidence, judgement, files, config, calibration))
+    return qualification_report(evidence, judgement, files, config, read_or_none(workspace / CALIBRATION))
 
 
 def read_files(workspace: Path) -> Files:

@@ -15,6 +15,7 @@ from quanto.policy.market_data import MarketData, market_data
 from quanto.portfolio.costs import CostConfig
 from quanto.stages.train.config import TrainConfig
 from quanto.stages.train.curves import curves_csv
+from quanto.stages.train.folds import train_folds
 from quanto.stages.train.learner import train_ppo
 from quanto.stages.train.plan import plan_training, policy_spec
 
@@ -27,6 +28,8 @@ def run(config: TrainConfig, workspace: Path, executor: Executor) -> None:
     data = read_market(workspace, config.costs)
     plan = plan_training(config, data, source_digest())
     results = list(executor.map(train_ppo, plan.tasks))
+    if config.split.walk_forward is not None:
+        train_folds(config, config.split.walk_forward, data, workspace / "models", source_digest(), executor)
     policy = save_policy(workspace / "models", policy_spec(config, data, plan), {item.member: item.parameters for item in results})
     write_bytes(workspace / "reports/training/curves.csv", curves_csv(results))
     summary = {"policy": policy.digest, "algorithm": config.algorithm, "members": [item.summary for item in results]}
