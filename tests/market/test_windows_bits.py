@@ -75,6 +75,19 @@ def test_a_name_has_the_same_bits_whoever_stands_beside_it(name: str) -> None:
     assert _same_bits(function(values[:, order]), whole[:, order])
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_completely_observed_block_has_the_bits_of_one_with_holes_elsewhere(name: str) -> None:
+    function, _ = FUNCTIONS[name]
+    values = np.random.default_rng(8).standard_normal((300, 3))
+    values[:2] = np.nan
+    holed = values.copy()
+    holed[250, 0] = np.nan
+    whole, other = function(values), function(holed)
+    assert _same_bits(whole[:250], other[:250])
+    if name != "slope":
+        assert _same_bits(whole[:, 1:], other[:, 1:])
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     values=arrays(np.float64, (40, 2), elements=st.one_of(st.just(np.nan), st.floats(-1e3, 1e3).map(lambda x: round(x, 6)))),

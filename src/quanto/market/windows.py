@@ -8,7 +8,9 @@ O(log window) passes. Moments are merged by Chan's formula, which is exact for c
 1. a leaf is the state of one session; a state is a tuple of arrays, and the arrays of an empty session hold the
    neutral element;
 2. `_fold` doubles blocks by `merge(newer, older)` and joins those that the binary digits of the window ask for;
-3. what lies before the first session is neutral, as a missing session is.
+3. what lies before the first session is neutral, as a missing session is;
+4. where a block of symbols is completely observed its counts are plain numbers instead of arrays: the same operations
+   on the same values, hence the same bits, in half of the time.
 
 Missing values are left out. Unless a minimum is given, a window needs nine tenths of its sessions, and must have begun
 (`CARRIED_SESSIONS`).
@@ -21,14 +23,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from quanto.market.panel import BoolArray, FloatArray
 
 State: TypeAlias = tuple[FloatArray, ...]
-Merge: TypeAlias = Callable[[State, State], State]
+# Arrays, or plain numbers where all sessions and symbols of a block have the same.
+Folded: TypeAlias = tuple[Any, ...]
+Merge: TypeAlias = Callable[[Folded, Folded], Folded]
 
 # Symbols folded at a time: the arrays of a block stay in the processor's cache.
 BLOCK_SYMBOLS = 16
@@ -59,7 +63,7 @@ def lag(values: FloatArray, count: int) -> FloatArray:
 
 def window_product(values: FloatArray, window: int) -> FloatArray:
     """Return the product over the last `window` sessions; sessions before the first count as 1. NaN spreads."""
-    return _fold((values,), window, lambda new, old: (new[0] * old[0],))[0]
+    return _by_block(values.shape, (values,), lambda part: _fold(part, window, lambda new, old: (new[0] * old[0],)))[0]
 
 
 def window_sum(values: FloatArray, window: int, minimum: int | None = None) -> FloatArray:
@@ -67,18 +71,24 @@ def window_sum(values: FloatArray, window: int, minimum: int | None = None) -> F
 
     NaN where fewer than `minimum` of them are observed (default: nine tenths, of a window that has begun).
     """
-    seen = np.isfinite(values)
-    leaf = (seen.astype(np.float64), np.where(seen, values, 0.0))
-    count, total = _fold(leaf, window, lambda new, old: (new[0] + old[0], new[1] + old[1]))
-    return np.where(_full(seen, count, window, minimum), total, np.nan)
+
+    def block(part: State) -> State:
+        seen, once = _observed(part, window, minimum)
+        count, total = _fold((once, _filled(part[0], seen, 0.0)), window, _merge_sums)
+        return (_masked(total, seen, count, window, minimum),)
+
+    return _by_block(values.shape, (values,), block)[0]
 
 
 def window_mean(values: FloatArray, window: int, minimum: int | None = None) -> FloatArray:
     """Return the mean of the observed values of the last `window` sessions; NaN as `window_sum`."""
-    seen = np.isfinite(values)
-    leaf = (seen.astype(np.float64), np.where(seen, values, 0.0))
-    count, total = _fold(leaf, window, lambda new, old: (new[0] + old[0], new[1] + old[1]))
-    return np.where(_full(seen, count, window, minimum), total / np.maximum(count, 1.0), np.nan)
+
+    def block(part: State) -> State:
+        seen, once = _observed(part, window, minimum)
+        count, total = _fold((once, _filled(part[0], seen, 0.0)), window, _merge_sums)
+        return (_masked(total / np.maximum(count, 1.0), seen, count, window, minimum),)
+
+    return _by_block(values.shape, (values,), block)[0]
 
 
 def window_moments(values: FloatArray, window: int, minimum: int | None = None, shift: FloatArray | None = None) -> State:
@@ -92,61 +102,69 @@ def window_moments(values: FloatArray, window: int, minimum: int | None = None, 
 
     NaN where fewer than `minimum` are observed (default: nine tenths, of a window that has begun).
     """
-    seen = np.isfinite(values)
-    leaf = (seen.astype(np.float64), np.where(seen, values, 0.0), np.zeros_like(values))
-    if shift is None:
-        count, mean, square = _fold(leaf, window, _merge_moments)
-    else:
-        count, mean, square, _ = _fold((*leaf, shift), window, _merge_shifted)
-    deviation = np.sqrt(square / np.maximum(count - 1.0, 1.0))
-    full = _full(seen, count, window, minimum)
-    return np.where(full, mean, np.nan), np.where(full, deviation, np.nan)
+
+    def block(part: State) -> State:
+        seen, once = _observed(part[:1], window, minimum)
+        leaf: Folded = (once, _filled(part[0], seen, 0.0), 0.0, *part[1:])
+        count, mean, square, *_ = _fold(leaf, window, _merge_moments if shift is None else _merge_shifted)
+        deviation = np.sqrt(square / np.maximum(count - 1.0, 1.0))
+        return tuple(_masked(result, seen, count, window, minimum) for result in (mean, deviation))
+
+    return _by_block(values.shape, (values,) if shift is None else (values, shift), block)
 
 
 def window_regression(x: FloatArray, y: FloatArray, window: int, minimum: int | None = None) -> State:
     """Return the least-squares slope of y on x (with intercept) and the residuals' standard deviation (n - 2).
 
-    A session counts where both are observed. NaN where fewer than `minimum` count (default as `window_sum`) or x does not vary.
+    A session counts where both are observed. NaN where fewer than `minimum` count (default as `window_sum`) or x does
+    not vary.
     """
-    seen = np.isfinite(x) & np.isfinite(y)
-    zero = np.zeros_like(y)
-    leaf = (seen.astype(np.float64), np.where(seen, x, 0.0), np.where(seen, y, 0.0), zero, zero, zero)
-    count, _, _, xx, yy, xy = _fold(leaf, window, _merge_pairs)
-    varies = xx > TINY**2 * np.maximum(count, 1.0)
-    slope = np.divide(xy, xx, out=np.full_like(xx, np.nan), where=varies)
-    rest = np.maximum(yy - slope * xy, 0.0)
-    residual = np.sqrt(rest / np.maximum(count - 2.0, 1.0))
-    full = _full(seen, count, window, minimum)
-    return np.where(full, slope, np.nan), np.where(full, residual, np.nan)
+
+    def block(part: State) -> State:
+        seen, once = _observed(part, window, minimum)
+        zero = np.zeros_like(part[1])
+        leaf: Folded = (once, *(_filled(values, seen, 0.0) for values in part), zero, zero, zero)
+        count, _, _, xx, yy, xy = _fold(leaf, window, _merge_pairs)
+        varies = xx > TINY**2 * np.maximum(count, 1.0)
+        slope = np.divide(xy, xx, out=np.full_like(xx, np.nan), where=varies)
+        residual = np.sqrt(np.maximum(yy - slope * xy, 0.0) / np.maximum(count - 2.0, 1.0))
+        return tuple(_masked(result, seen, count, window, minimum) for result in (slope, residual))
+
+    return _by_block(y.shape, (x, y), block)
 
 
 def window_price_extremes(high: FloatArray, low: FloatArray, split: FloatArray, window: int) -> State:
-    """Return highest high and lowest low of the last `window` sessions, in the share basis of t.
+    """Return highest high and lowest low of the last `window` sessions, in the share basis of t; NaN as `window_sum`."""
 
-    NaN as `window_sum`.
-    """
-    seen = np.isfinite(high) & np.isfinite(low)
-    leaf = (split, seen.astype(np.float64), np.where(seen, high, -np.inf), np.where(seen, low, np.inf))
-    _, count, highest, lowest = _fold(leaf, window, _merge_extremes)
-    full = _full(seen, count, window, None)
-    return np.where(full, highest, np.nan), np.where(full, lowest, np.nan)
+    def block(part: State) -> State:
+        seen, once = _observed(part[:2], window, None)
+        leaf = (part[2], once, _filled(part[0], seen, -np.inf), _filled(part[1], seen, np.inf))
+        _, count, highest, lowest = _fold(leaf, window, _merge_price_extremes)
+        return tuple(_masked(result, seen, count, window, None) for result in (highest, lowest))
+
+    return _by_block(high.shape, (high, low, split), block)
 
 
 def window_price_mean(price: FloatArray, split: FloatArray, window: int) -> FloatArray:
     """Return the mean price of the last `window` sessions, in the share basis of t; NaN as `window_sum`."""
-    seen = np.isfinite(price)
-    leaf = (split, seen.astype(np.float64), np.where(seen, price, 0.0))
-    _, count, total = _fold(leaf, window, _merge_price_sums)
-    return np.where(_full(seen, count, window, None), total / np.maximum(count, 1.0), np.nan)
+
+    def block(part: State) -> State:
+        seen, once = _observed(part[:1], window, None)
+        _, count, total = _fold((part[1], once, _filled(part[0], seen, 0.0)), window, _merge_price_sums)
+        return (_masked(total / np.maximum(count, 1.0), seen, count, window, None),)
+
+    return _by_block(price.shape, (price, split), block)[0]
 
 
 def window_extremes(values: FloatArray, window: int, minimum: int) -> State:
     """Return the largest and the smallest observed value of the last `window` sessions; NaN below `minimum`."""
-    seen = np.isfinite(values)
-    leaf = (seen.astype(np.float64), np.where(seen, values, -np.inf), np.where(seen, values, np.inf))
-    count, largest, smallest = _fold(leaf, window, _merge_plain_extremes)
-    full = _full(seen, count, window, minimum)
-    return np.where(full, largest, np.nan), np.where(full, smallest, np.nan)
+
+    def block(part: State) -> State:
+        seen, once = _observed(part, window, minimum)
+        count, largest, smallest = _fold((once, _filled(part[0], seen, -np.inf), _filled(part[0], seen, np.inf)), window, _merge_extremes)
+        return tuple(_masked(result, seen, count, window, minimum) for result in (largest, smallest))
+
+    return _by_block(values.shape, (values,), block)
 
 
 def window_share_at_most(values: FloatArray, window: int, minimum: int) -> FloatArray:
@@ -154,18 +172,18 @@ def window_share_at_most(values: FloatArray, window: int, minimum: int) -> Float
 
     NaN where the value at t is missing or fewer than `minimum` are observed.
     """
-    (out,) = _by_block((values,), lambda block: (_share_at_most(block[0], window, minimum),))
-    return out
 
+    def block(part: State) -> State:
+        (values,) = part
+        below, count = np.zeros(values.shape), np.zeros(values.shape)
+        seen = np.isfinite(values)
+        for back in range(min(window, len(values))):
+            stop = len(values) - back
+            count[back:] += seen[:stop]
+            below[back:] += values[:stop] <= values[back:]
+        return (np.where(seen & (count >= minimum), below / np.maximum(count, 1.0), np.nan),)
 
-def _share_at_most(values: FloatArray, window: int, minimum: int) -> FloatArray:
-    below, count = np.zeros(values.shape), np.zeros(values.shape)
-    seen = np.isfinite(values)
-    for back in range(min(window, len(values))):
-        stop = len(values) - back
-        count[back:] += seen[:stop]
-        below[back:] += values[:stop] <= values[back:]
-    return np.where(seen & (count >= minimum), below / np.maximum(count, 1.0), np.nan)
+    return _by_block(values.shape, (values,), block)[0]
 
 
 def window_median(values: FloatArray, window: int) -> FloatArray:
@@ -176,25 +194,58 @@ def window_median(values: FloatArray, window: int) -> FloatArray:
     rows = np.arange(len(values))
     upper = ordered[rows, np.minimum(count // 2, window - 1)]
     lower = ordered[rows, np.maximum((count - 1) // 2, 0)]
-    full = _full(np.isfinite(values), count.astype(np.float64), window, None)
-    return np.where(full, 0.5 * (lower + upper), np.nan)
+    return _masked(0.5 * (lower + upper), np.isfinite(values), count.astype(np.float64), window, None)
 
 
-def _fold(leaf: State, window: int, merge: Merge) -> State:
-    return _by_block(leaf, lambda block: _fold_block(block, window, merge))
-
-
-def _by_block(arrays: State, function: Callable[[State], State]) -> State:
+def _by_block(shape: tuple[int, ...], arrays: State, function: Callable[[State], State]) -> State:
     """Return what an elementwise-by-symbol function gives, computed a few symbols at a time."""
-    if arrays[0].ndim == 1 or arrays[0].shape[1] <= BLOCK_SYMBOLS:
+    if len(shape) == 1 or shape[1] <= BLOCK_SYMBOLS:
         return function(arrays)
-    starts = range(0, arrays[0].shape[1], BLOCK_SYMBOLS)
-    parts = [function(tuple(np.ascontiguousarray(array[:, start : start + BLOCK_SYMBOLS]) for array in arrays)) for start in starts]
-    return tuple(np.concatenate(pieces, axis=1) for pieces in zip(*parts, strict=True))
+    out: State = ()
+    for start in range(0, shape[1], BLOCK_SYMBOLS):
+        columns = slice(start, start + BLOCK_SYMBOLS)
+        part = function(tuple(np.ascontiguousarray(array[:, columns]) for array in arrays))
+        out = out or tuple(np.empty(shape) for _ in part)
+        for target, result in zip(out, part, strict=True):
+            target[:, columns] = result
+    return out
 
 
-def _fold_block(leaf: State, window: int, merge: Merge) -> State:
-    result: State | None = None
+def _observed(arrays: State, window: int, minimum: int | None) -> tuple[BoolArray, FloatArray | float]:
+    """Return where all arrays are observed, and that as counts: the number 1 if no session after the first seen lacks any.
+
+    With plain numbers the counts before the window is full are wrong; `_masked` drops those rows, which a minimum
+    below the window would keep.
+    """
+    seen = np.isfinite(arrays[0])
+    for array in arrays[1:]:
+        seen &= np.isfinite(array)
+    if minimum is None or minimum == window:
+        rows = seen.reshape(len(seen), -1)
+        first = int(np.argmax(rows.any(axis=1))) if len(rows) else 0
+        if rows[first:].all():
+            return seen, 1.0
+    return seen, seen.astype(np.float64)
+
+
+def _filled(values: FloatArray, seen: BoolArray, neutral: float) -> FloatArray:
+    return np.where(seen, values, neutral)
+
+
+def _masked(values: FloatArray, seen: BoolArray, count: FloatArray | float, window: int, minimum: int | None) -> FloatArray:
+    """Return the values where the window is observed well enough, else NaN."""
+    if isinstance(count, float) or minimum is None:
+        # A completely observed block has a full window exactly where the window's oldest session is observed.
+        reach = 1 if isinstance(count, float) and minimum is not None else 1 + CARRIED_SESSIONS
+        begun = np.zeros(seen.shape, dtype=np.bool_)
+        for back in range(window - 1, min(window - 1 + reach, len(seen))):
+            begun[back:] |= seen[: len(seen) - back]
+        return np.where(begun & np.asarray(count >= required(window)), values, np.nan)
+    return np.where(count >= minimum, values, np.nan)
+
+
+def _fold(leaf: Folded, window: int, merge: Merge) -> Folded:
+    result: Folded | None = None
     covered = 0
     block, size = leaf, 1
     while True:
@@ -209,44 +260,50 @@ def _fold_block(leaf: State, window: int, merge: Merge) -> State:
     return result
 
 
-def _join(newer: State, older: State, distance: int, merge: Merge) -> State:
+def _join(newer: Folded, older: Folded, distance: int, merge: Merge) -> Folded:
     """Merge the block that ends at t with the block that ends at t - distance; before the first session: newer alone."""
-    length = len(newer[0])
-    if distance >= length:
+    if distance >= next(len(part) for part in newer if not isinstance(part, float)):
         return newer
-    merged = merge(tuple(array[distance:] for array in newer), tuple(array[: length - distance] for array in older))
-    return tuple(np.concatenate([array[:distance], part]) for array, part in zip(newer, merged, strict=True))
+    merged = merge(tuple(_rows(part, distance, None) for part in newer), tuple(_rows(part, None, -distance) for part in older))
+    return tuple(_behind(part, result, distance) for part, result in zip(newer, merged, strict=True))
 
 
-def _full(seen: BoolArray, count: FloatArray, window: int, minimum: int | None) -> BoolArray:
-    """Return where a window is observed well enough."""
-    if minimum is not None:
-        return np.asarray(count >= minimum)
-    begun = np.zeros(seen.shape, dtype=np.bool_)
-    for back in range(window - 1, window + CARRIED_SESSIONS):
-        if back < len(seen):
-            begun[back:] |= seen[: len(seen) - back]
-    return begun & (count >= required(window))
+def _rows(part: FloatArray | float, start: int | None, stop: int | None) -> FloatArray | float:
+    return part if isinstance(part, float) else part[start:stop]
 
 
-def _merge_moments(new: State, old: State) -> State:
+def _behind(newer: FloatArray | float, merged: FloatArray | float, distance: int) -> FloatArray | float:
+    if isinstance(merged, float):
+        return merged
+    out = np.empty((len(merged) + distance, *merged.shape[1:])) if isinstance(newer, float) else np.empty_like(newer)
+    head = len(out) - len(merged)
+    out[:head] = newer if isinstance(newer, float) else newer[:head]
+    out[head:] = merged
+    return out
+
+
+def _merge_sums(new: Folded, old: Folded) -> Folded:
+    return new[0] + old[0], new[1] + old[1]
+
+
+def _merge_moments(new: Folded, old: Folded) -> Folded:
     # Chan, Golub, LeVeque (1983), eq. 2.1.
     (n, mean, square), (n_old, mean_old, square_old) = new, old
     total = n + n_old
     delta = mean_old - mean
     share = n_old / np.maximum(total, 1.0)
     # An empty newer block has mean 0, which is no value: take the older mean as it is.
-    merged = np.where(n == 0.0, mean_old, mean + delta * share)
+    merged = _unless_empty(n, mean_old, mean + delta * share)
     return total, merged, square + square_old + delta * delta * (n * share)
 
 
-def _merge_shifted(new: State, old: State) -> State:
+def _merge_shifted(new: Folded, old: Folded) -> Folded:
     n_old, mean_old, square_old, shift_old = old
-    moved = np.where(n_old == 0.0, 0.0, mean_old + new[3])
+    moved = _unless_empty(n_old, 0.0, mean_old + new[3])
     return (*_merge_moments(new[:3], (n_old, moved, square_old)), new[3] + shift_old)
 
 
-def _merge_pairs(new: State, old: State) -> State:
+def _merge_pairs(new: Folded, old: Folded) -> Folded:
     (n, x, y, xx, yy, xy), (n_old, x_old, y_old, xx_old, yy_old, xy_old) = new, old
     total = n + n_old
     share = n_old / np.maximum(total, 1.0)
@@ -254,23 +311,28 @@ def _merge_pairs(new: State, old: State) -> State:
     dx, dy = x_old - x, y_old - y
     return (
         total,
-        np.where(n == 0.0, x_old, x + dx * share),
-        np.where(n == 0.0, y_old, y + dy * share),
+        _unless_empty(n, x_old, x + dx * share),
+        _unless_empty(n, y_old, y + dy * share),
         xx + xx_old + dx * dx * weight,
         yy + yy_old + dy * dy * weight,
         xy + xy_old + dx * dy * weight,
     )
 
 
-def _merge_extremes(new: State, old: State) -> State:
+def _merge_price_extremes(new: Folded, old: Folded) -> Folded:
     (split, n, high, low), (split_old, n_old, high_old, low_old) = new, old
     return split * split_old, n + n_old, np.maximum(high, high_old / split), np.minimum(low, low_old / split)
 
 
-def _merge_price_sums(new: State, old: State) -> State:
+def _merge_price_sums(new: Folded, old: Folded) -> Folded:
     (split, n, total), (split_old, n_old, total_old) = new, old
     return split * split_old, n + n_old, total + total_old / split
 
 
-def _merge_plain_extremes(new: State, old: State) -> State:
+def _merge_extremes(new: Folded, old: Folded) -> Folded:
     return new[0] + old[0], np.maximum(new[1], old[1]), np.minimum(new[2], old[2])
+
+
+def _unless_empty(count: FloatArray | float, instead: FloatArray | float, values: FloatArray | float) -> FloatArray | float:
+    """Return the values, but `instead` where the count is zero."""
+    return values if isinstance(count, float) else np.where(count == 0.0, instead, values)

@@ -98,7 +98,7 @@ def claims(selection: Selection, after_train: np.datetime64) -> dict[str, Claim]
 
 
 def audit(view: MarketView, config: FeaturesConfig, executor: Executor | None = None, *, every_session: bool = False) -> dict[str, object]:
-    """Return the leak proof of a configuration on a view, at `proof_sessions` sessions or at every one.
+    """Return the leak proof of a configuration on a view, at `proof_sessions` sessions or at every one from start_date on.
 
     Cuts are drawn from the sessions where every column that ever has a value has one.
 
@@ -113,10 +113,10 @@ def audit(view: MarketView, config: FeaturesConfig, executor: Executor | None = 
     blocks = [values if values.ndim == 1 else values.T for values in (*features.market.values(), *features.asset.values())]
     seen = [np.isfinite(values) if values.ndim == 1 else np.isfinite(values).any(axis=0) for values in blocks]
     complete = np.logical_and.reduce([rows for rows in seen if rows.any()] or [np.zeros(len(view.sessions), dtype=np.bool_)])
-    inside = complete & (view.sessions >= np.datetime64(config.start_date))
-    rows = np.flatnonzero(inside)
+    started = view.sessions >= np.datetime64(config.start_date)
+    rows = np.flatnonzero(complete & started)
     if len(rows) == 0:
         raise DataError("no session has values of all feature columns; the leak proof has nothing to compare. Widen start_date..end_date")
     first_test = int(np.searchsorted(view.sessions, build.train_end, side="right"))
-    cuts = rows if every_session else choose_cuts(rows, first_test, config.proof_sessions, config.seed)
-    return {**prove(build, claims(selection, build.train_end), view, cuts, config.seed, executor), "sessions_available": len(rows)}
+    cuts = np.flatnonzero(started) if every_session else choose_cuts(rows, first_test, config.proof_sessions, config.seed)
+    return {**prove(build, claims(selection, build.train_end), view, cuts, config.seed, executor), "sessions_available": int(started.sum())}

@@ -78,6 +78,8 @@ def compute_columns(view: MarketView, columns: Sequence[FeatureColumn]) -> dict[
     affected = np.zeros(len(view.sessions), dtype=np.bool_)
     for rows in late.values():
         affected |= rows
+    if affected.any():
+        out = {name: values.copy() for name, values in out.items()}
     for row in np.flatnonzero(affected):
         then = view.known_by(int(row)).until(int(row) + 1)
         wanted = [column for column in columns if late[column.reads][row]]
@@ -94,7 +96,8 @@ def _last_values(view: MarketView, columns: Sequence[FeatureColumn]) -> list[Flo
 
 
 def _finite(values: FloatArray) -> FloatArray:
-    return np.where(np.isfinite(values), values, np.nan)
+    """Return the values without infinities; never the array itself where it must change, for columns share arrays."""
+    return np.where(np.isinf(values), np.nan, values) if np.isinf(values).any() else values
 
 
 def _eligible(view: MarketView, selection: Selection, asset: dict[str, FloatArray]) -> BoolArray:

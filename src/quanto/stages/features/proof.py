@@ -98,16 +98,15 @@ class Tally:
     cuts: dict[tuple[str, str], set[int]] = field(default_factory=dict)
     example: dict[str, str] = field(default_factory=dict)
 
-    def count(self, key: tuple[str, str], cut: int, compared: BoolArray, wrong: BoolArray, sessions: DateArray) -> None:
+    def count(self, key: tuple[str, str], cut: int, compared: int, wrong: BoolArray | None, sessions: DateArray) -> None:
         """Count one comparison of arrays whose first axis are `sessions`, made for one cut."""
-        name, check = key
-        total, bad = int(compared.sum()), int(wrong.sum())
-        self.compared[key] += total
+        bad = 0 if wrong is None else int(wrong.sum())
+        self.compared[key] += compared
         self.mismatched[key] += bad
-        if total:
+        if compared:
             self.cuts.setdefault(key, set()).add(cut)
-        if bad:
-            self.example.setdefault(name, f"{check} at {sessions[np.argwhere(wrong)[0][0]]}")
+        if wrong is not None and bad:
+            self.example.setdefault(key[0], f"{key[1]} at {sessions[np.argwhere(wrong)[0][0]]}")
 
     def add(self, other: Tally) -> None:
         """Count another tally's comparisons into this one."""
@@ -176,25 +175,45 @@ def prove(
     return _report(claims, tally, cuts)
 
 
+class Reference:
+    """What a builder gave for the whole market; copies, so that a builder that keeps its arrays cannot change them."""
+
+    def __init__(self, outputs: Mapping[str, FloatArray], claims: Mapping[str, Claim]) -> None:
+        missing = sorted(set(claims) - set(outputs))
+        if missing:
+            raise DataError(f"the builder gave no {', '.join(missing)}; every claimed output must be proved")
+        self.values = {name: np.array(outputs[name], dtype=np.float64) for name in claims}
+        self._finite = {name: _running_count(values) for name, values in self.values.items()}
+
+    def compare(self, name: str, start: int, stop: int, other: FloatArray) -> tuple[int, BoolArray | None]:
+        """Return how many values of sessions start..stop-1 were compared with `other`, and where they differ (None: nowhere)."""
+        mine = self.values[name][start:stop]
+        if mine.shape != other.shape:
+            return 1, np.ones(1, dtype=np.bool_)
+        if np.array_equal(_bits(mine), _bits(other)):
+            finite = self._finite[name]
+            return int(finite[stop] - finite[start]), None
+        return int((np.isfinite(mine) | np.isfinite(other)).sum()), _differs(mine, other)
+
+
 def run_task(task: ProofTask) -> Tally:
     """Return the comparisons of one task."""
     tally = Tally()
-    base = task.build(task.view)
-    _check_outputs(base, task)
+    base = Reference(task.build(task.view), task.claims)
     if task.first:
-        _existence(task, base, tally)
-        _dependence(task, base, tally)
+        _existence(task, base.values, tally)
+        _dependence(task, base.values, tally)
     for cut in task.cuts:
         for check in RUNS[task.market]:
             _check(task, check, cut, base, tally)
     # Once more at the end: a builder that remembers earlier calls gives the reference again, or is found out.
     again = task.build(task.view)
     for name in task.claims:
-        _compare((name, RIGHT), task.cuts[-1], base[name], again[name], task.view.sessions, tally)
+        _compare(task, (name, RIGHT), task.cuts[-1], base, slice(0, len(task.view.sessions)), again[name], tally)
     return tally
 
 
-def _check(task: ProofTask, check: str, cut: int, base: Mapping[str, FloatArray], tally: Tally) -> None:
+def _check(task: ProofTask, check: str, cut: int, base: Reference, tally: Tally) -> None:
     if check == LEFT:
         _left(task, cut, base, tally)
         return
@@ -208,21 +227,15 @@ def _check(task: ProofTask, check: str, cut: int, base: Mapping[str, FloatArray]
     _prefix(task, cut, base, task.build(other), check, tally)
 
 
-def _check_outputs(base: Mapping[str, FloatArray], task: ProofTask) -> None:
-    missing = sorted(set(task.claims) - set(base))
-    if missing:
-        raise DataError(f"the builder gave no {', '.join(missing)}; every claimed output must be proved")
-
-
-def _prefix(task: ProofTask, cut: int, base: Mapping[str, FloatArray], other: Mapping[str, FloatArray], check: str, tally: Tally) -> None:
+def _prefix(task: ProofTask, cut: int, base: Reference, other: Mapping[str, FloatArray], check: str, tally: Tally) -> None:
     for name, claim in task.claims.items():
         first = 0 if claim.first_session is None else int(np.searchsorted(task.view.sessions, claim.first_session))
-        rows = slice(first, cut + 1)
         if first <= cut:
-            _compare((name, check), cut, base[name][rows], other[name][rows], task.view.sessions[rows], tally)
+            rows = slice(first, cut + 1)
+            _compare(task, (name, check), cut, base, rows, other[name][rows], tally)
 
 
-def _left(task: ProofTask, cut: int, base: Mapping[str, FloatArray], tally: Tally) -> None:
+def _left(task: ProofTask, cut: int, base: Reference, tally: Tally) -> None:
     by_lookback: dict[int, list[str]] = {}
     for name, claim in task.claims.items():
         if claim.lookback is not None and claim.lookback <= cut:
@@ -231,7 +244,7 @@ def _left(task: ProofTask, cut: int, base: Mapping[str, FloatArray], tally: Tall
         part = task.view.until(cut + 1).since(cut - lookback)
         other = task.build(part, frozenset(names))
         for name in names:
-            _compare((name, LEFT), cut, base[name][cut : cut + 1], other[name][-1:], task.view.sessions[cut : cut + 1], tally)
+            _compare(task, (name, LEFT), cut, base, slice(cut, cut + 1), other[name][-1:], tally)
 
 
 def _existence(task: ProofTask, base: Mapping[str, FloatArray], tally: Tally) -> None:
@@ -239,7 +252,7 @@ def _existence(task: ProofTask, base: Mapping[str, FloatArray], tally: Tally) ->
     for name, claim in task.claims.items():
         if claim.absent is not None:
             fine = np.isnan(base[name]) | (base[name] == claim.absent)
-            tally.count((name, EXISTENCE), 0, absent, absent & ~fine, task.view.sessions)
+            tally.count((name, EXISTENCE), 0, int(absent.sum()), absent & ~fine, task.view.sessions)
 
 
 def _dependence(task: ProofTask, base: Mapping[str, FloatArray], tally: Tally) -> None:
@@ -248,19 +261,26 @@ def _dependence(task: ProofTask, base: Mapping[str, FloatArray], tally: Tally) -
         if claim.varies:
             finite = np.isfinite(base[name]) & np.isfinite(other[name])
             same = finite.any() and not _differs(base[name], other[name]).any()
-            tally.count((name, DEPENDENCE), 0, finite, finite & same, task.view.sessions)
+            tally.count((name, DEPENDENCE), 0, int(finite.sum()), finite & same, task.view.sessions)
 
 
-def _compare(key: tuple[str, str], cut: int, base: FloatArray, other: FloatArray, sessions: DateArray, tally: Tally) -> None:
-    if base.shape != other.shape:
-        tally.count(key, cut, np.ones(1, dtype=np.bool_), np.ones(1, dtype=np.bool_), sessions[-1:])
-        return
-    tally.count(key, cut, np.isfinite(base) | np.isfinite(other), _differs(base, other), sessions)
+def _compare(task: ProofTask, key: tuple[str, str], cut: int, base: Reference, rows: slice, other: FloatArray, tally: Tally) -> None:
+    total, wrong = base.compare(key[0], rows.start, rows.stop, other)
+    tally.count(key, cut, total, wrong, task.view.sessions[rows])
+
+
+def _running_count(values: FloatArray) -> npt.NDArray[np.int64]:
+    finite = np.isfinite(values).reshape(len(values), -1).sum(axis=1)
+    return np.concatenate([[0], np.cumsum(finite)]).astype(np.int64)
+
+
+def _bits(values: FloatArray) -> npt.NDArray[np.int64]:
+    return np.ascontiguousarray(values).view(np.int64)
 
 
 def _differs(one: FloatArray, other: FloatArray) -> BoolArray:
     """Bitwise, but for NaN: one missing value is as good as another."""
-    differs: BoolArray = np.ascontiguousarray(one).view(np.int64) != np.ascontiguousarray(other).view(np.int64)
+    differs: BoolArray = _bits(one) != _bits(other)
     return differs & ~(np.isnan(one) & np.isnan(other))
 
 
