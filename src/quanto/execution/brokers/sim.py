@@ -117,7 +117,7 @@ class SimBroker:
         answer = accepted._replace(status=Status.REJECTED, message=reason) if reason else self._match(order, accepted)
         self._orders[order.client_order_id] = answer
         # The answer to a submission never says that it filled: that is learned by asking.
-        return answer if reason else accepted
+        return answer if answer.status == Status.REJECTED else accepted
 
     def find(self, client_order_id: str) -> BrokerOrder | None:
         return self._orders.get(client_order_id)
