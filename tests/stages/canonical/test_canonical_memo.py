@@ -116,7 +116,7 @@ def test_a_threshold_computes_nothing_and_a_tolerance_everything(tmp_path: Path,
     assert built == ["2010", "2011", "2012", "2013"]
 
 
-@pytest.mark.parametrize("file", ["rows.parquet", "facts.npz"])
+@pytest.mark.parametrize("file", ["rows.parquet", "facts"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_memo_is_computed_anew(tmp_path: Path, market: Market, built: list[str], file: str, damage: str) -> None:
     write(tmp_path, market)

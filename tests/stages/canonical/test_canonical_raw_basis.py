@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from quanto.market.schema import RAW
 from tests.stages.canonical.vendor_tables import (
     Market,
+    action_row,
     build,
     canonical,
     canonical_config,
@@ -133,3 +136,14 @@ def test_a_step_like_a_split_that_no_action_explains_is_flagged(tmp_path: Path, 
     flags = cells(build(tmp_path), "flags")
     suspected = {key for key, value in flags.items() if "suspected_split" in value.split("|")}
     assert suspected == {(str(market.sessions[25]), "BBB")}
+    report = json.loads((tmp_path / "reports/canonical/canonical_report.json").read_text())
+    assert report["suspected_splits"] == [["BBB", str(market.sessions[25])]]
+
+
+def test_a_listed_split_that_the_prices_do_not_show_is_flagged(tmp_path: Path) -> None:
+    market = true_market()
+    put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
+    false = action_row("AAA", market.sessions[20].astype(object), "split", 2.0)
+    put(tmp_path, "one", "corporate_actions", pa.Table.from_pylist([false], schema=RAW["corporate_actions"]))
+    flags = cells(build(tmp_path), "flags")
+    assert {key for key, value in flags.items() if "suspected_split" in value} == {(str(market.sessions[20]), "AAA")}

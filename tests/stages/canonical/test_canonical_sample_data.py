@@ -75,7 +75,9 @@ def test_the_two_vendors_of_goog_differ_in_known_bad_sessions_and_in_the_basis_o
 
 
 def test_raw_prices_recomputed_from_an_adjusted_vendor_are_prices_in_cents(workspace: Path) -> None:
-    rows = [row for row in canonical(workspace).to_pylist() if row["symbol"] in ("AMZN", "NVDA") and row["session"] >= date(2001, 5, 1)]
+    # From 2001-04-09 all US shares are quoted in cents. NVDA's vendor gives six digits of prices as low as seven cents:
+    # a hundredth of a cent times the factor of 40.
+    since = date(2001, 5, 1)
+    rows = [row for row in canonical(workspace).to_pylist() if row["symbol"] in ("AMZN", "NVDA") and row["session"] >= since]
     off = [abs(row["close"] * 100 - round(row["close"] * 100)) for row in rows]
-    # From 2001-04-09 all US shares are quoted in cents. NVDA's vendor gives six digits of prices as low as seven cents: a hundredth of a cent times the factor of 40.
     assert sum(value < 0.02 for value in off) / len(off) > 0.99

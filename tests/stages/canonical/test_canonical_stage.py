@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from distributed import Client, LocalCluster
 
 from quanto.core.digest import digest_tree
 from quanto.core.errors import DataError, MissingDataError
@@ -76,6 +77,22 @@ def test_workers_and_the_size_of_partitions_change_no_row(tmp_path: Path) -> Non
     small = build(tmp_path, canonical_config(partition_rows=1000))
     assert len(list((tmp_path / "data/canonical/equity_ohlcv/year=2011").iterdir())) > 1
     assert small.equals(whole)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    three_vendors(tmp_path)
+    build(tmp_path)
+    digest = digest_tree(tmp_path / "data/canonical")
+    # Another data root: nothing is linked from the memo of the first build.
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "other"))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster,
+        Client(cluster) as client,
+        client.get_executor() as executor,
+    ):
+        stage.run(canonical_config(), tmp_path, executor)
+    assert digest_tree(tmp_path / "data/canonical") == digest
 
 
 def test_rows_in_equal_rows_selected_superseded_and_quarantined(tmp_path: Path) -> None:

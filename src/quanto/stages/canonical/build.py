@@ -78,7 +78,8 @@ class Counts:
 class BarsPart:
     """What one partition gives.
 
-    `restated` holds the earlier versions of chosen rows; `present` marks the core cells (sessions x symbols) with a bar.
+    `restated` holds the earlier versions of chosen rows; `suspected` (symbol, session) whose step looks like a split that
+    was missed or applied twice; `present` marks the core cells (sessions x symbols) with a bar.
     """
 
     partition: Partition
@@ -86,6 +87,7 @@ class BarsPart:
     table: pa.Table
     restated: pa.Table
     quarantine: pa.Table
+    suspected: tuple[tuple[str, str], ...]
     details: pa.Table
     compared: pa.Table
     counts: dict[str, Counts]
@@ -122,6 +124,7 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
         table=table,
         restated=pa.concat_tables([_restated(item, position, choice, axes) for position, item in enumerate(bars)]),
         quarantine=pa.concat_tables([_quarantined(item) for item in bars]),
+        suspected=_suspected(table),
         details=details,
         compared=compared,
         counts={item.vendor: _count(item, position, choice, axes) for position, item in enumerate(bars)},
@@ -210,6 +213,11 @@ def _suspected_splits(close: FloatArray, axes: Axes, splits: SplitHistory) -> In
         like = (np.abs(size[:, None] - _SPLIT_RATIOS[None, :]) < _SPLIT_MATCH).any(axis=1)
         flags[large[0][like] + 1, large[1][like]] = FLAG_BIT["suspected_split"]
     return flags
+
+
+def _suspected(table: pa.Table) -> tuple[tuple[str, str], ...]:
+    rows = table.filter(pc.match_substring(table["flags"], "suspected_split"))
+    return tuple((row["symbol"], str(row["session"])) for row in rows.select(["symbol", "session"]).to_pylist())
 
 
 def _log_ratios(axes: Axes, splits: SplitHistory) -> FloatArray:

@@ -1,7 +1,8 @@
 """A content-addressed memo of partitions: what was computed from the same rows, settings and code is linked, not computed.
 
-An entry lies under `<data root>/memo/canonical/<key>/`: `rows.parquet` and `facts.npz` (counts, overlaps, details). It is
-checked against its digest before it is used; a damaged one is computed anew. Deleting the folder loses nothing but time.
+An entry lies under `<data root>/memo/canonical/<key>/`: `rows.parquet`, and `facts` with its digest before its content
+(counts, overlaps, details). Both are held to their digests before use; a damaged entry is computed anew. Deleting the
+folder loses nothing but time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from quanto.core.digest import canonical_json, digest_file, digest_tree, digest_value
+from quanto.core.digest import canonical_json, digest_bytes, digest_file, digest_tree, digest_value
 from quanto.core.store import table_digest, write_bytes, write_table
 from quanto.market import schema
 from quanto.market.schema import CANONICAL, QUARANTINE
@@ -74,14 +74,17 @@ def recall(root: Path, key: str, target: Path) -> BarsPart | None:
     """Return a partition from the memo, its rows linked to `target`; None where it is unknown or damaged."""
     entry = root / key
     try:
-        with np.load(io.BytesIO((entry / "facts.npz").read_bytes()), allow_pickle=False) as stored:
+        digest, _, content = (entry / "facts").read_bytes().partition(b"\n")
+        if digest.decode() != digest_bytes(content):
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             facts = json.loads(stored["facts"].tobytes())
             part = _part(facts, stored)
         if facts["rows"]:
             if digest_file(entry / "rows.parquet") != facts["sha256"]:
                 return None
             _link(entry / "rows.parquet", target)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, pa.ArrowException):
+    except (OSError, ValueError):
         # Unknown, or cut short by a kill or a full disk: computing it anew is always right.
         return None
     return part
@@ -96,7 +99,7 @@ def remember(root: Path, key: str, part: BarsPart, target: Path) -> None:
         if len(part.table):
             write_table(rows, part.table)
             _link(rows, target)
-        write_bytes(folder / "facts.npz", _facts(part, digest_file(rows) if len(part.table) else ""))
+        write_bytes(folder / "facts", _facts(part, digest_file(rows) if len(part.table) else ""))
         shutil.rmtree(root / key, ignore_errors=True)
         folder.rename(root / key)
     except OSError:
@@ -120,6 +123,7 @@ def _facts(part: BarsPart, sha256: str) -> bytes:
         "partition": [part.partition.key, part.partition.first, part.partition.last],
         "symbols": list(part.symbols),
         "counts": {vendor: asdict(counts) for vendor, counts in part.counts.items()},
+        "suspected": [list(item) for item in part.suspected],
         "rows": part.rows,
         "sha256": sha256,
     }
@@ -128,7 +132,8 @@ def _facts(part: BarsPart, sha256: str) -> bytes:
     sink = io.BytesIO()
     text = np.frombuffer(canonical_json(facts), dtype=np.uint8)
     np.savez(sink, facts=text, sessions=part.sessions, present=part.present, **arrays)
-    return sink.getvalue()
+    # NumPy reads an archive without its checksums: the content is held to a digest of its own.
+    return digest_bytes(sink.getvalue()).encode() + b"\n" + sink.getvalue()
 
 
 def _part(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> BarsPart:
@@ -142,6 +147,7 @@ def _part(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> BarsPart:
         table=CANONICAL["equity_ohlcv"].empty_table(),
         restated=_table(stored["restated"], CANONICAL["equity_ohlcv"]),
         quarantine=_table(stored["quarantine"], QUARANTINE),
+        suspected=tuple((symbol, session) for symbol, session in facts["suspected"]),
         details=_table(stored["details"], DETAILS),
         compared=_table(stored["compared"], COMPARED),
         counts=counts,

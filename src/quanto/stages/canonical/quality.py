@@ -112,6 +112,7 @@ def quality_of(
         "quarantine": reason_counts(quarantine),
         "disagreement": {"compared": pairs, "classes": class_counts(details)},
         "actions": _action_report(actions),
+        "suspected_splits": [list(item) for part in bars for item in part.suspected],
     }
     tables = {
         "coverage": _coverage_table(covered),
