@@ -35,7 +35,7 @@ Where = tuple[str, str, int, int, str]
 NULL = "null"
 
 TRIALS = (1, 5, 20)
-NULL_SESSIONS = 1000
+NULL_SESSIONS = 756
 POWER_SESSIONS = (500, 1000)
 POWER_TRIALS = 20
 # Planted edges pay costs, noise does not (which makes its rates upper bounds).
@@ -168,7 +168,7 @@ def measure(block: Block) -> dict[Where, int]:
         rng = generator(block.seed, "calibration", block.family, block.sessions, block.world, market)
         world = draw_world(family, block.sessions, max(block.trials), rng, block.real)
         for trials in block.trials:
-            judgement = judge(record(world, trials, block.thresholds, market, block.planting), block.thresholds)
+            judgement = judge(record(world, trials, block.thresholds, block.seed, block.planting), block.thresholds)
             where = (block.world, block.family, block.sessions, trials)
             counts[*where, "markets"] += 1
             for verdict in judgement.verdicts:

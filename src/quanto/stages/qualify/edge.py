@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from quanto.core.errors import DataError
 from quanto.core.rng import generator
-from quanto.portfolio.bootstrap import stationary_indices
+from quanto.portfolio.bootstrap import IntArray, stationary_indices
 from quanto.portfolio.metrics import log_growth
 from quanto.portfolio.multiplicity import SPA_BLOCK, seed_spread, superior_ability
 from quanto.portfolio.significance import alpha_test, alpha_tests, pseudo_alphas, sidak_level
@@ -70,12 +71,17 @@ def _bootstrap_test(evidence: Evidence, thresholds: Thresholds, correlation: flo
     candidates, baselines = evidence.trials.candidates, evidence.trials.baselines
     if candidates is None or baselines is None:
         raise DataError("test B needs the daily returns of every trial")
-    rng = generator(evidence.seed, "superior_ability")
-    draws = stationary_indices(evidence.sessions, SPA_BLOCK, thresholds.bootstrap_draws, rng)
+    draws = _draws(evidence.sessions, thresholds.bootstrap_draws, evidence.seed)
     # The candidate asks, in row 0, not whoever happens to be the best.
     p = float(superior_ability(pseudo_alphas(candidates, baselines), draws)[0])
     what = f"p of test B (bootstrap of the best of K = {len(candidates)} near copies, mean correlation {correlation:.2f})"
     return at_most(p, thresholds.evidence_level, evidence.sessions, what, "more out-of-sample sessions or a larger edge")
+
+
+@lru_cache(maxsize=2)
+def _draws(sessions: int, draws: int, seed: int) -> IntArray:
+    """Return the bootstrap's sessions: they depend on the seed alone, so a candidate cannot choose them."""
+    return stationary_indices(sessions, SPA_BLOCK, draws, generator(seed, "superior_ability"))
 
 
 def _seeds(evidence: Evidence, thresholds: Thresholds) -> Finding:

@@ -28,7 +28,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 NAMES = 6
-MEMBERS = 5
+MEMBERS = 4
 CAP = 0.35
 # Sessions before the evaluated window, for the expanding thresholds of the labels.
 HISTORY = 504
