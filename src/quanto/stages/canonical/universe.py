@@ -21,7 +21,9 @@ def membership_table(lists: Sequence[Membership], covered: Sequence[Coverage], a
 
     A symbol that no action ended is listed still; that its bars end earlier is a gap of the vendors, not a delisting.
     """
-    rows = [{**item.model_dump(), "source": "data_sources"} for item in lists]
+    rows: list[dict[str, object]] = [
+        {"universe": item.universe, "symbol": item.symbol, "start": item.start, "end": item.end, "source": "data_sources"} for item in lists
+    ]
     ends = endings(actions)
     for item in covered:
         last = next_session(ends[item.name], -1) if item.name in ends else None
@@ -32,7 +34,9 @@ def membership_table(lists: Sequence[Membership], covered: Sequence[Coverage], a
 
 def identity_table(rules: Sequence[Identity], actions: pa.Table) -> pa.Table:
     """Return which ticker each entity had when: the configured rules, and the vendors' symbol changes."""
-    rows = [{**rule.model_dump(), "source": "data_sources"} for rule in rules]
+    rows: list[dict[str, object]] = [
+        {"entity": rule.entity, "symbol": rule.symbol, "start": rule.start, "end": rule.end, "source": "data_sources"} for rule in rules
+    ]
     for row in actions.to_pylist():
         if row["kind"] == "symbol_change":
             until = next_session(row["ex_date"], -1)
