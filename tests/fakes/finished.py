@@ -24,9 +24,12 @@ def write_finished(folder: Path, name: str = "tiny", sharpe: float = 0.5, edge: 
     write_bytes(folder / "params.yaml", yaml.safe_dump(params).encode())
     for stage in STAGES:
         outputs = {f"data/{stage}/part.parquet": OutputFile("ab" * 32, 10, 3)}
+        if stage == "train":
+            outputs["models/policy.json"] = OutputFile("ab" * 32, 10)
         inputs = {"data/raw": "cd" * 32}
         manifest = Manifest(stage, {"setting": 1, "seed": seed}, inputs, {f"src/quanto/stages/{stage}": "ef" * 32}, outputs)
         write_bytes(folder / manifest_path(stage), manifest.to_json())
+    write_json(folder / "models/policy.json", {"policy": "tiny"})
     for path, value in _reports(sharpe, edge, symbol).items():
         write_json(folder / "reports" / path, value)
     _tables(folder, symbol)

@@ -114,17 +114,21 @@ def _cell(value: object) -> str:
 
 def mlflow_sync(options: argparse.Namespace) -> Result:
     """Fill MLflow from the files of revisions; twice changes nothing."""
-    from quanto.runtime.after import sync_revision
+    from quanto.runtime.after import mirror_line, sync_all, sync_revision
     from quanto.runtime.experiments import find_revision, known_revisions
 
     folder = workspace(options)
-    revisions = (
-        list(known_revisions(folder)) if options.all else [find_revision(folder, name) for name in options.revision or ["workspace"]]
-    )
-    done = [(revision.label, sync_revision(revision)) for revision in revisions]
-    lines = tuple(f"{label}: {item.experiment_id[:12]} {'written' if item.written else 'unchanged'}" for label, item in done)
+    if options.all:
+        synced = sync_all(known_revisions(folder))
+    else:
+        synced = [
+            (revision, sync_revision(revision)) for revision in (find_revision(folder, name) for name in options.revision or ["workspace"])
+        ]
+    done = [(revision.label, item) for revision, item in synced]
+    lines = [f"{label}: {item.experiment_id[:12]} {'written' if item.written else 'unchanged'}" for label, item in done]
+    lines.append(mirror_line(folder))
     return Result(
-        lines,
+        tuple(lines),
         [{"revision": label, "experiment_id": item.experiment_id, "run": item.run_id, "written": item.written} for label, item in done],
     )
 

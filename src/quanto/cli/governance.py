@@ -27,6 +27,7 @@ def ledger(options: argparse.Namespace) -> Result:
 
 def promote_experiment(options: argparse.Namespace) -> Result:
     """Promote an experiment to a tier by a signed tag, if every rule is kept."""
+    from quanto.runtime.after import mirror_line
     from quanto.runtime.experiments import experiment_refs, find_revision
     from quanto.runtime.git import Git
     from quanto.runtime.promotion import promote
@@ -45,15 +46,19 @@ def promote_experiment(options: argparse.Namespace) -> Result:
     done = promote(revision, options.tier, options.reason, signed=not options.unsigned)
     lines.append(f"{done.tag} ({done.version}) {'created' if done.created else 'stands already; nothing changed'}")
     lines.append(f"push it with `git push origin {done.tag} {done.version}`; anyone checks it with `quanto verify {done.tag}`")
+    lines.append(mirror_line(folder))
     return Result(tuple(lines), {"tag": done.tag, "version": done.version, "created": done.created, "statement": dict(done.statement)})
 
 
 def revoke(options: argparse.Namespace) -> Result:
     """Revoke a promotion by a further signed tag."""
+    from quanto.runtime.after import mirror_line
     from quanto.runtime.promotion import revoke as make
 
-    name = make(workspace(options), options.tag, options.reason, signed=not options.unsigned)
-    return Result((f"{name} revokes {options.tag}; push it with `git push origin '{name}'`",), {"tag": name, "revokes": options.tag})
+    folder = workspace(options)
+    name = make(folder, options.tag, options.reason, signed=not options.unsigned)
+    lines = (f"{name} revokes {options.tag}; push it with `git push origin '{name}'`", mirror_line(folder))
+    return Result(lines, {"tag": name, "revokes": options.tag})
 
 
 def verify(options: argparse.Namespace) -> Result:

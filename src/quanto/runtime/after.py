@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from quanto.core.config import read_yaml
 from quanto.core.errors import QuantoError
 from quanto.runtime.git import Git
-from quanto.runtime.reporting.page import write_page
+from quanto.runtime.promotion import TIERS, is_revoked
+from quanto.runtime.reporting.page import render, write_page
 from quanto.runtime.revisions import Revision
-from quanto.runtime.tracking import Synced, sync
+from quanto.runtime.signing import read_tag, stage_tags
+from quanto.runtime.tracking import Synced, mirror_promotions, sync
 
 TRIAL = "reports/evaluation/trial.json"
+PAGE = "report.html"
 RECORD = "reports/promotion/promotion_record.json"
 
 
@@ -20,14 +24,66 @@ def after_run(workspace: Path, revision: Revision | None = None) -> dict[str, An
     """Sync one revision (the workspace where None) into MLflow and return the facts of the run."""
     revision = revision or Revision(workspace, None, "workspace")
     page = write_page(workspace, revision)
-    synced = sync(revision, run_tags(revision), {"report.html": page.read_bytes()})
+    synced = sync(revision, run_tags(revision), lambda: {PAGE: page.read_bytes()})
     facts = {"experiment_id": synced.experiment_id, "mlflow_run": synced.run_id, "mlflow_written": synced.written, "report": str(page)}
     return {**facts, **verdicts(revision)}
 
 
 def sync_revision(revision: Revision) -> Synced:
-    """Sync one revision into MLflow with its tags."""
-    return sync(revision, run_tags(revision))
+    """Sync one revision into MLflow with its tags and its report, so that it equals what a run of it leaves."""
+    return sync(revision, run_tags(revision), lambda: {PAGE: render(revision)})
+
+
+def sync_all(revisions: Iterable[Revision]) -> list[tuple[Revision, Synced]]:
+    """Sync every experiment among the revisions once: from a commit that holds it where there is one, else the workspace."""
+    chosen: dict[str, Revision] = {}
+    for revision in revisions:
+        try:
+            identity = revision.experiment_id()
+        except QuantoError:
+            continue  # the pipeline has not run to eval there: no experiment to show
+        if identity not in chosen or chosen[identity].commit is None:
+            chosen[identity] = revision
+    return [(revision, sync_revision(revision)) for revision in chosen.values()]
+
+
+def promoted_tiers(workspace: Path) -> dict[str, str]:
+    """Return the experiment id that each tier's latest tag names and no revocation withdraws."""
+    return {tier: revision.experiment_id() for tier, revision in _promoted(workspace).items()}
+
+
+def mirror(workspace: Path) -> dict[str, str]:
+    """Sync the promoted experiments into MLflow, let its aliases say what the tags say, and return tier to experiment id.
+
+    Raises
+    ------
+    QuantoError
+        If a promoted revision's tables are in no cache at hand, or MLflow does not answer; the tags stand regardless.
+    """
+    sync_all(_promoted(workspace).values())
+    promoted = promoted_tiers(workspace)
+    mirror_promotions(promoted)
+    return promoted
+
+
+def mirror_line(workspace: Path) -> str:
+    """Mirror the promotions and return a line on it; the tags are the decision, so an MLflow that fails is no error."""
+    try:
+        promoted = mirror(workspace)
+    except QuantoError as error:
+        return f"MLflow does not show the promotions yet ({error}); the tags stand, and `quanto mlflow sync` tries again"
+    aliases = ", ".join(f"{tier} {identity[:12]}" for tier, identity in sorted(promoted.items()))
+    return f"MLflow: aliases of the model `policy`: {aliases or 'none'}"
+
+
+def _promoted(workspace: Path) -> dict[str, Revision]:
+    found: dict[str, Revision] = {}
+    for tier in TIERS:
+        for name in stage_tags(workspace, tier):
+            tag = read_tag(workspace, name)
+            if tag is not None and not is_revoked(workspace, tag):
+                found[tier] = Revision(workspace, tag.commit, tag.name)
+    return found
 
 
 def run_tags(revision: Revision) -> dict[str, str]:
@@ -45,7 +101,11 @@ def run_tags(revision: Revision) -> dict[str, str]:
     if revision.exists(TRIAL):
         trial = revision.read_json(TRIAL)
         tags["quanto.trial_id"] = str(trial.get("trial_id")) if isinstance(trial, dict) else ""
-    return tags | {f"quanto.verdict.{tier}": str(verdict) for tier, verdict in verdicts(revision)["verdicts"].items()}
+    found = verdicts(revision)["verdicts"]
+    tags["mlflow.note.content"] = "\n".join(
+        [f"**{tags['quanto.name']}**", *(f"- tier {tier}: {verdict}" for tier, verdict in found.items())]
+    )
+    return tags | {f"quanto.verdict.{tier}": str(verdict) for tier, verdict in found.items()}
 
 
 def verdicts(revision: Revision) -> dict[str, Any]:

@@ -14,6 +14,7 @@ MOODS = {
     "insufficient": OPEN,
     "vacuous": OPEN,
     "promote": GOOD,
+    "insufficient evidence": OPEN,
     "reject": BAD,
     "holds": GOOD,
     "does not hold": BAD,

@@ -103,7 +103,7 @@ def _configuration(rows: Sequence[Row], labels: Sequence[str]) -> tuple[tuple[st
     if not rows:
         return ("No setting differs.",), ()
     body = tuple((Cell(row.name), *(Cell(text_of(value)) for value in row.values)) for row in rows)
-    return (f"{len(rows)} settings differ.",), (Table(("setting", *labels), body, prose=True),)
+    return (f"Settings that differ: {len(rows)}.",), (Table(("setting", *labels), body, prose=True),)
 
 
 def _pictures(revisions: Sequence[Revision], labels: Sequence[str]) -> list[Picture]:
