@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from quanto.core.store import ROW_GROUP_ROWS, write_bytes, write_table
+from quanto.core.store import ROW_GROUP_ROWS, write_table
 from quanto.market.schema import RAW
 from quanto.stages.ingest.spool import Spool
 from quanto.stages.ingest.validate import Checked, quarantine
@@ -35,7 +35,7 @@ class Staging:
         """Add the bytes of a payload, named by their digest; the same bytes once."""
         path = self.folder / "payloads" / payload.sha256
         if not path.exists():
-            write_bytes(path, payload.body)
+            path.write_bytes(payload.body)  # nobody reads the staging folder before it is complete
 
     def add(self, vendor: str, domain: str, partitions: Iterable[Checked]) -> None:
         """Add the rows of one vendor and domain, partition after partition, and what was quarantined."""
