@@ -143,29 +143,63 @@ def test_a_ruined_book_terminates_with_a_finite_reward():
     assert np.isfinite(result.reward).all()
 
 
-def test_the_self_critical_reward_of_the_mean_action_is_zero_and_needs_that_action():
-    setting = rules("reward_v1", "self_critical")
-    books = BookSet(fuzzed_market(5), setting, 100, 4)
+def quiet_market(seed, symbols=4):
+    """A fuzzed market on which trading is free and always possible, and nothing but prices moves."""
+    market = fuzzed_market(seed, symbols=symbols)
+    calm = {name: array.copy() for name, array in market.tape._asdict().items()}
+    calm["linear_cost"][:], calm["impact"][:], calm["dividend"][:] = 0.0, 0.0, 0.0
+    calm["fillable"][:], calm["eligible"][:], calm["payout"][:] = True, True, np.nan
+    return Market(market.tape._replace(**calm), market.asset, market.market, np.ones(60))
+
+
+def test_the_self_critical_reference_is_what_the_policy_would_earn_without_exploring_and_needs_that_policy():
+    limits = rules().limits._replace(max_weight=1.0, max_exposure=1.0, minimum_cash=0.0, max_turnover=2.0)
+    setting = rules("reward_v1", "self_critical", limits=limits)
+    books = BookSet(quiet_market(5), setting, 100, 4)
     books.open(np.arange(4), np.arange(4), np.zeros((4, 4)))
     action = np.random.default_rng(0).normal(size=(4, 5))
-    with pytest.raises(ConfigError, match="mean actions"):
+    with pytest.raises(ConfigError, match="needs a policy"):
         books.step(action)
-    assert np.array_equal(books.step(action, action).reward, np.zeros(4))
+    # Quantities are fixed at the close and the reference at the open, so the overnight move is all that is left.
+    result = books.step(action, action)
+    assert np.abs(result.reward).max() < 0.1 * np.abs(100 * result.growth).max()
 
 
-def test_equal_weight_variance_reduction_makes_the_equal_weight_book_earn_nothing_but_its_costs():
-    market = fuzzed_market(6)
-    free = {name: array.copy() for name, array in market.tape._asdict().items()}
-    free["linear_cost"][:], free["impact"][:], free["fillable"][:], free["dividend"][:] = 0.0, 0.0, True, 0.0
-    free["eligible"][:], free["payout"][:] = True, np.nan
-    market = Market(market.tape._replace(**free), market.asset, market.market, np.ones(60))
+@pytest.mark.parametrize("reduction", ["equal_weight", "self_critical"])
+def test_a_reference_is_the_same_whatever_the_book_holds(reduction):
+    setting = rules("reward_v1", reduction)
+    books = BookSet(fuzzed_market(5), setting, 100, 6)
+    books.open(np.arange(6), np.full(6, 7), np.random.default_rng(1).dirichlet(np.ones(5), 6)[:, :-1])
+    neutral = np.empty((6, books.observation_size), dtype=np.float32)
+    books.observe_neutral(neutral)
+    assert (neutral == neutral[0]).all()
+    result = books.step(np.random.default_rng(0).normal(size=(6, 5)), np.tile(neutral[:1, :5], (6, 1)))
+    reference = 100 * result.growth - result.reward
+    np.testing.assert_allclose(reference, reference[0], atol=1e-12)
+
+
+def test_equal_weight_variance_reduction_leaves_the_equal_weight_book_nothing():
     limits = rules().limits._replace(max_weight=1.0, max_exposure=1.0, minimum_cash=0.0, max_turnover=2.0)
-    setting = rules("reward_v1", "equal_weight", cash="none", limits=limits)
-    books = BookSet(market, setting, 1000, 1)
+    market = quiet_market(6)
+    same = {name: array.copy() for name, array in market.tape._asdict().items()}
+    # No overnight gap: what is bought at the open is what was decided at the close.
+    same["split"][:] = 1.0
+    same["open"][1:] = same["close"][:-1]
+    market = Market(market.tape._replace(**same), market.asset, market.market, np.ones(60))
+    books = BookSet(market, rules("reward_v1", "equal_weight", cash="none", limits=limits), 1000, 1)
     books.open(np.array([0]), np.array([0]), np.full((1, 4), 0.25))
     rewards = [books.step(np.zeros((1, 4))).reward[0] for _ in range(30)]
-    # The quantities are fixed at the close, so the book trades overnight moves; that is all that is left.
-    assert np.abs(rewards).max() < 0.5
+    np.testing.assert_allclose(rewards, 0.0, atol=1e-9)
+
+
+def test_a_warm_up_of_costs_scales_them_and_ends_at_their_size():
+    env = vector()
+    full = env.books.market.tape
+    env.scale_costs(0.25)
+    assert np.array_equal(env.books.market.tape.linear_cost, full.linear_cost * 0.25)
+    assert np.array_equal(env.books.market.tape.impact, full.impact * 0.25)
+    env.scale_costs(1.0)
+    assert np.array_equal(env.books.market.tape.linear_cost, full.linear_cost)
 
 
 def test_a_network_that_gives_nan_does_not_trade():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from quanto.core.config import Section
 from quanto.core.errors import ConfigError, DataError
 from quanto.env.action_map import ActionMap, wanted_weights
 from quanto.env.kernel import Books, Outcome, open_books, step
+from quanto.env.reference import allowed, equal_weights, open_to_open, reference_growth
 from quanto.env.rewards import RewardConfig, SessionResult, reward_components
 from quanto.env.tape import Tape
 from quanto.portfolio.constraints import Limits, constrain
@@ -73,11 +74,12 @@ class Market:
 
 
 class EpisodeConfig(Section):
-    """How books begin and how long they live."""
+    """How books begin, how long they live, and over which share of training costs grow from nothing to their size."""
 
     books: int = Field(ge=1)
     sessions: int = Field(ge=1)
     random_weights: bool
+    cost_warm_up: float = Field(ge=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,18 @@ class BookSet:
         self.market = market
         self.rules = rules
         self.episode_sessions = episode_sessions
+        self.full_costs = (market.tape.linear_cost, market.tape.impact)
         self.t = np.zeros(books, dtype=np.int64)
         self.age = np.zeros(books, dtype=np.int64)
         symbols = market.n_symbols
         self.books = Books(
             np.zeros((books, symbols)), np.zeros(books), np.ones(books), np.ones(books), np.zeros((books, symbols)), np.ones(books)
         )  # fmt: skip
-        self.equal_weight_growth = equal_weight_growth(market, rules.limits)
+        self.relatives = open_to_open(market.tape)
+        equal = equal_weights(market.tape.eligible)
+        held = allowed(equal, market.tape.eligible, rules.limits, market.exposure_cap)
+        self.equal_weight_growth = reference_growth(market.tape, self.relatives, np.arange(len(equal)), held)
+        self._flat = np.ones(books)
 
     @property
     def last_start(self) -> int:
@@ -131,6 +138,11 @@ class BookSet:
         _, symbols, columns = self.market.asset.shape
         return int(symbols * (columns + OWN_WEIGHT) + self.market.market.shape[1] + DRAWDOWN)
 
+    def scale_costs(self, factor: float) -> None:
+        """Trade at this multiple of the market's costs: a curriculum begins where trading is free."""
+        linear, impact = (cost * factor for cost in self.full_costs)
+        self.market = replace(self.market, tape=self.market.tape._replace(linear_cost=linear, impact=impact))
+
     def open(self, which: IntArray, t: IntArray, weights: FloatArray) -> None:
         """Restart the books `which` at the close of sessions `t` with `weights`, shape (n_restarted, n_symbols).
 
@@ -141,28 +153,29 @@ class BookSet:
         """
         if len(t) and not (t.min() >= 0 and t.max() <= self.last_start):
             raise ConfigError(f"a book can start on sessions 0 to {self.last_start} of the window; found {t.min()} to {t.max()}")
-        allowed = constrain(weights, weights, self.market.tape.eligible[t], self.rules.limits, self.market.exposure_cap[t])
-        fresh = open_books(self.market.tape, t, np.full(len(t), START_NAV), allowed)
+        start = constrain(weights, weights, self.market.tape.eligible[t], self.rules.limits, self.market.exposure_cap[t])
+        fresh = open_books(self.market.tape, t, np.full(len(t), START_NAV), start)
         for mine, new in zip(self.books, fresh, strict=True):
             mine[which] = new
         self.t[which] = t
         self.age[which] = 0
 
-    def step(self, actions: Actions, mean_actions: Actions | None = None) -> Transition:
+    def step(self, actions: Actions, neutral_actions: Actions | None = None) -> Transition:
         """Trade raw actions, shape (n_books, n_actions), and move each book one session on.
 
-        The self-critical reward needs `mean_actions`: what the policy would have done without exploring.
+        The self-critical reward needs `neutral_actions`: what the policy would do, without exploring, for the books of
+        `observe_neutral`.
 
         Raises
         ------
         ConfigError
-            If the reward is self-critical and no mean actions were given.
+            If the reward is self-critical and no neutral actions were given.
         """
         before = self.books
         after, outcome = self._trade(actions)
         result = SessionResult(
             growth=outcome.log_growth,
-            reference=self._reference(mean_actions),
+            reference=self._reference(neutral_actions),
             turnover=outcome.turnover,
             drawdown_before=before.nav_close / before.peak - 1,
             drawdown_after=after.nav_close / after.peak - 1,
@@ -190,6 +203,11 @@ class BookSet:
         """
         _observe(out, self.market.asset, self.market.market, self.t, self.books.weights, self.books.nav_close, self.books.peak)
 
+    def observe_neutral(self, out: Float32Array) -> None:
+        """Write what books would see that hold equal weights and have no drawdown: the market alone, as `observe` lays it out."""
+        equal = equal_weights(self.market.tape.eligible[self.t])
+        _observe(out, self.market.asset, self.market.market, self.t, equal, self._flat, self._flat)
+
     def _trade(self, actions: Actions) -> tuple[Books, Outcome]:
         eligible = self.market.tape.eligible[self.t]
         wanted = wanted_weights(self.rules.action_map, actions, eligible)
@@ -197,31 +215,18 @@ class BookSet:
         targets = constrain(wanted, self.books.weights, eligible, limits, self.market.exposure_cap[self.t])
         return step(self.market.tape, self.t, self.books, targets, limits.minimum_cash)
 
-    def _reference(self, mean_actions: Actions | None) -> FloatArray:
+    def _reference(self, neutral_actions: Actions | None) -> FloatArray:
         kind = self.rules.reward.variance_reduction
         if kind == "none":
             return np.zeros(len(self.t))
         if kind == "equal_weight":
             return self.equal_weight_growth[self.t]
-        if mean_actions is None:
-            raise ConfigError("variance_reduction self_critical needs the policy's mean actions: train with ppo, or choose another")
-        return self._trade(mean_actions)[1].log_growth
-
-
-def equal_weight_growth(market: Market, limits: Limits) -> FloatArray:
-    """Return the log growth of holding the eligible names equally, within the limits, from the open of t+1 to that of t+2.
-
-    Shape (n_sessions,). No action changes it, so subtracting it from a reward changes its variance alone. NaN on the
-    last two sessions, whose outcome lies beyond the window.
-    """
-    sessions = len(market.tape.close)
-    t = np.arange(sessions - 2)
-    eligible = market.tape.eligible[t]
-    equal = eligible / np.maximum(eligible.sum(axis=1, keepdims=True), 1)
-    held = constrain(equal, equal, eligible, limits, market.exposure_cap[t])
-    books = open_books(market.tape, t, np.full(len(t), START_NAV), held)
-    _, outcome = step(market.tape, t, books, books.weights, limits.minimum_cash)
-    return np.concatenate([outcome.log_growth, [np.nan, np.nan]])
+        if neutral_actions is None:
+            raise ConfigError("variance_reduction self_critical needs a policy to ask each session: train with ppo, or choose another")
+        eligible = self.market.tape.eligible[self.t]
+        wanted = wanted_weights(self.rules.action_map, neutral_actions, eligible)
+        held = allowed(wanted, eligible, self.rules.limits, self.market.exposure_cap[self.t])
+        return reference_growth(self.market.tape, self.relatives, self.t, held)
 
 
 def random_weights(rng: np.random.Generator, eligible: BoolArray) -> FloatArray:

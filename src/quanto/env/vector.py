@@ -34,10 +34,12 @@ class PortfolioVecEnv(VecEnv):
         self.books = BookSet(market, rules, episodes.sessions, episodes.books)
         self.episodes = episodes
         self.rng = generator(seed, "environment")
-        self.mean_actions: Callable[[], Float32Array] | None = None
+        # Observations of neutral books to mean actions; the self-critical reward asks it every session.
+        self.policy: Callable[[Float32Array], Float32Array] | None = None
         size = self.books.observation_size
         actions = rules.action_map.size(market.n_symbols)
         self._buffers = [np.zeros((episodes.books, size), dtype=np.float32) for _ in range(2)]
+        self._neutral = np.zeros((episodes.books, size), dtype=np.float32)
         self._turn = 0
         self._actions: Float32Array = np.zeros((episodes.books, actions), dtype=np.float32)
         # SB3 only reads the infos of books that are done; the others share one empty dictionary.
@@ -60,8 +62,7 @@ class PortfolioVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Float32Array, Float32Array, npt.NDArray[np.bool_], list[dict[str, Any]]]:
         """Step all books; return observations, rewards, dones and infos as SB3 expects them."""
-        mean_actions = None if self.mean_actions is None else self.mean_actions()
-        result = self.books.step(self._actions, mean_actions)
+        result = self.books.step(self._actions, self._neutral_actions())
         self._count(result.components, growth=result.growth, turnover=result.turnover, cost=result.cost, exposure=result.exposure)
         done = result.terminated | result.truncated
         infos = self._no_infos
@@ -76,11 +77,21 @@ class PortfolioVecEnv(VecEnv):
             self._restart(finished)
         return self._observe(), result.reward.astype(np.float32), done, infos
 
+    def scale_costs(self, factor: float) -> None:
+        """Trade at this multiple of the market's costs from the next step on."""
+        self.books.scale_costs(factor)
+
     def pop_statistics(self) -> dict[str, float]:
         """Return the means per step since the last call (empty before the first step): reward components and raw growth."""
         means = {name: value / self._steps for name, value in self._sums.items()} if self._steps else {}
         self._sums, self._steps = {}, 0
         return means
+
+    def _neutral_actions(self) -> Float32Array | None:
+        if self.policy is None:
+            return None
+        self.books.observe_neutral(self._neutral)
+        return self.policy(self._neutral)
 
     def _count(self, components: FloatArray, **values: FloatArray) -> None:
         names = REWARDS[self.books.rules.reward.version].components

@@ -299,7 +299,7 @@ def optimum(market: RegimeMarket, cost: float = 0.0, steps: int = 20) -> Optimum
         return Optimum(grid, choice, growth)
     grid = _simplex(market.n_symbols, steps)
     gain = np.stack([market.growth(state, grid) for state in states])
-    trade = cost * np.abs(grid[:, None, :] - grid[None, :, :]).sum(axis=2)
+    trade = trading_loss(grid[:, None, :], grid[None, :, :], cost)
     rows = np.asarray(market.transition)
     value = np.zeros_like(gain)
     for _ in range(DYNAMIC_PASSES):
@@ -333,9 +333,15 @@ def benchmark_growth(market: RegimeMarket | CrossSection, sample: Sample, cost: 
         held = np.eye(ahead.shape[1])[ahead.argmax(axis=1)] * (ahead.max(axis=1) > 0)[:, None]
     else:
         held = optimum(market, cost).walk(sample.states)
-    traded = np.abs(np.diff(np.vstack([np.zeros((1, held.shape[1])), held]), axis=0)).sum(axis=1)
-    growth = sample.growth(held) + np.log1p(-cost * traded)
+    before = np.vstack([np.zeros((1, held.shape[1])), held[:-1]])
+    growth = sample.growth(held) - trading_loss(before, held, cost)
     return float(growth[:-1].mean()), float(equal)
+
+
+def trading_loss(before: FloatArray, after: FloatArray, cost: float) -> FloatArray:
+    """Return the log growth that trading between weights (..., n_symbols) costs: sales pay from their proceeds, purchases from cash."""
+    move = after - before
+    return np.asarray(np.log1p(cost * np.maximum(move, 0.0).sum(axis=-1)) - np.log1p(-cost * np.maximum(-move, 0.0).sum(axis=-1)))
 
 
 def best_weights(market: RegimeMarket, state: int) -> FloatArray:
@@ -364,7 +370,7 @@ def _simplex(n: int, steps: int) -> FloatArray:
 
 
 # The families of the trainer's evidence; per session, the numbers of a lively but believable market.
-KELLY = RegimeMarket(((1.0,),), ((0.0006,),), ((0.04,),))
+KELLY = RegimeMarket(((1.0,),), ((-0.00016,),), ((0.04,),))
 REGIMES = RegimeMarket(
     ((0.95, 0.05), (0.05, 0.95)),
     ((0.0012, 0.0002, -0.0010), (-0.0010, 0.0000, 0.0014)),

@@ -109,6 +109,13 @@ class Watch(BaseCallback):
             self._look()
             if len(self.rows) % CHECKPOINT_ROLLOUTS == 0:
                 self._save()
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Let costs grow over the first part of training: what pays is found before what it costs."""
+        warm_up = self.task.config.episodes.cost_warm_up * self.model._total_timesteps
+        factor = min(1.0, self.num_timesteps / warm_up) if warm_up > 0 else 1.0
+        self.training_env.env_method("scale_costs", factor, indices=[0])
 
     def _on_step(self) -> bool:
         self._guard("observation", self.locals["new_obs"])

@@ -7,7 +7,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
@@ -99,13 +98,12 @@ class ActorCritic(nn.Module):
 
 
 class PortfolioPolicy(ActorCriticPolicy):
-    """SB3's actor-critic policy over our networks; remembers the mean actions of its last forward pass."""
+    """SB3's actor-critic policy over our networks."""
 
     def __init__(
         self, *args: Any, architecture: Architecture, sizes: Sizes, critic_hidden: tuple[int, ...], critic_inputs: str, **kwargs: Any
     ) -> None:
         self._networks = (architecture, sizes, critic_hidden, critic_inputs)
-        self.mean_actions: npt.NDArray[np.float32] = np.empty((0, sizes.actions), dtype=np.float32)
         super().__init__(*args, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -115,9 +113,11 @@ class PortfolioPolicy(ActorCriticPolicy):
         self.log_std = nn.Parameter(torch.full((self._networks[1].actions,), float(self.log_std_init)))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]  # every optimiser has lr
 
-    def _get_action_dist_from_latent(self, latent_pi: torch.Tensor) -> Distribution:
-        self.mean_actions = latent_pi.detach().numpy()
-        return super()._get_action_dist_from_latent(latent_pi)
+    def mean_actions(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return what the policy does without exploring; shape (n_books, n_actions)."""
+        with torch.no_grad():
+            out: npt.NDArray[np.float32] = self.mlp_extractor.forward_actor(torch.from_numpy(observations)).numpy()
+        return out
 
 
 def export(policy: PortfolioPolicy) -> dict[str, npt.NDArray[np.float32]]:

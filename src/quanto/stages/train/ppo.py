@@ -33,8 +33,7 @@ def build_ppo(task: TrainTask) -> PPO:
             **ppo.model_dump(exclude={"clip_range"}),
         )
     if config.reward.variance_reduction == "self_critical":
-        policy = cast(PortfolioPolicy, model.policy)
-        env.mean_actions = lambda: policy.mean_actions
+        env.policy = cast(PortfolioPolicy, model.policy).mean_actions
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model
 
