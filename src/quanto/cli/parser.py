@@ -13,7 +13,7 @@ from quanto.core.errors import QuantoError
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; errors of ours are one clear message, never a traceback."""
+    """Run one command line and return its exit code; an error of ours or of a file is one message, never a traceback."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     command: Command | None = getattr(options, "command", None)
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         result = command.run(options)
-    except QuantoError as error:
+    except (QuantoError, OSError) as error:
         notes = list(getattr(error, "__notes__", []))
         if options.json:
             sys.stdout.write(json.dumps({"error": type(error).__name__, "message": str(error), "notes": notes}) + "\n")

@@ -51,6 +51,8 @@ def _python() -> Finding:
 
 
 def _packages(lock: Path) -> Finding:
+    if not lock.is_file():
+        return Finding("packages", f"there is no {lock.name} in {lock.parent}", "run inside a checkout, or name one with --repo")
     pins = [line.split("==") for line in lock.read_text().splitlines() if "==" in line and not line.startswith("#")]
     wrong: list[str] = []
     for name, version in pins:

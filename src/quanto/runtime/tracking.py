@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 import tempfile
@@ -76,6 +77,7 @@ def open_client() -> tuple[MlflowClient, str]:
     DataError
         If the tracking store does not answer; MLflow's own words say why.
     """
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # the migrations of a new database are no news
     folder = data_root() / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     uri = tracking_uri()
