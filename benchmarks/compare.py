@@ -56,9 +56,9 @@ def main() -> int:
         print(f"{path.stem} ...", file=sys.stderr, flush=True)
         for claim in run(path):
             new[claim["name"]] = claim
-            print(
-                f"  {claim['name']}: {claim['value']:.4g} {claim['unit']}, ratio {claim['ratio']} to {claim['peer']} (goal {claim['goal']}, {'ok' if claim['ok'] else 'MISSED'})"
-            )
+            verdict = "ok" if claim["ok"] else "MISSED"
+            print(f"  {claim['name']}: {claim['value']:.4g} {claim['unit']}, ratio {claim['ratio']} (goal {claim['goal']}, {verdict})")
+            print(f"    against {claim['peer']}")
     if options.update:
         machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
         RESULTS.write_text(
