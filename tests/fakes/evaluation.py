@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
-from fakes.training import train_config
 from omegaconf import OmegaConf
 
 from quanto.core.config import Section, load_section
 from quanto.core.store import write_table
+from quanto.env.action_map import ActionMap
 from quanto.market.calendar import sessions_between
 from quanto.market.schema import CANONICAL, DATE_COLUMN
 from quanto.policy.artefact import Policy, save_policy
 from quanto.policy.market_data import MarketData, market_data
-from quanto.policy.network import Sizes, layer_shapes
+from quanto.policy.network import Architecture, Sizes, layer_shapes
 from quanto.policy.observation import fit_scaler
 from quanto.stages.eval.config import EvalConfig
 from quanto.stages.qualify.config import QualifyConfig
@@ -139,21 +139,25 @@ def make_data(seed: int = 0, sessions: int = 700, symbols: int = 4) -> tuple[Mar
 
 def make_policy(folder: Path, data: MarketData, seed: int = 0, shield: str = "volatility_target", members: int = 3) -> Policy:
     """Write and return a policy whose per-asset networks are random: far from equal weight, without any skill."""
-    config = train_config(
-        policy="PerAssetPolicy", shield__kind=shield, split__train_start=None, split__train_end=None, split__test_start=None
-    )
     stop = len(data.sessions) // 2
     scaler = fit_scaler(data.features[:stop], data.market[:stop], data.eligible[:stop], data.asset_columns, data.market_columns, 5.0)
     symbols = len(data.symbols)
-    sizes = Sizes(symbols, len(data.asset_columns), len(data.market_columns), config.action_map.size(symbols))
+    architecture = Architecture(kind="per_asset", hidden=(16, 16), activation="tanh")
+    action_map = ActionMap(kind="softmax", scale=0.5, cash="none")
+    sizes = Sizes(symbols, len(data.asset_columns), len(data.market_columns), action_map.size(symbols))
     spec = {
-        "algorithm": "ppo", "architecture": config.architecture.model_dump(mode="json"), "action_map": config.action_map.model_dump(mode="json"),
+        "algorithm": "ppo",
+        "architecture": architecture.model_dump(mode="json"),
+        "action_map": action_map.model_dump(mode="json"),
         "observation": {"feature_set": "test", "regime_feature_set": "test", "symbols": list(data.symbols), "scaler": scaler.to_dict()},
-        "shield": config.shield.model_dump(mode="json"), "constraints": config.constraints.model_dump(mode="json"),
-        "train_start": str(data.sessions[0]), "train_end": str(data.sessions[stop - 1]), "training": config.model_dump(mode="json"),
-    }  # fmt: skip
+        "shield": {"kind": shield, "target_volatility": 0.25, "column": "index_volatility_21"},
+        "constraints": eval_config().constraints.model_dump(mode="json"),
+        "train_start": str(data.sessions[0]),
+        "train_end": str(data.sessions[stop - 1]),
+        "training": {"seed": seed, "members": members},
+    }
     rng = np.random.default_rng([seed, 2])
-    shapes = layer_shapes(config.architecture, sizes)
+    shapes = layer_shapes(architecture, sizes)
     parameters = {m: {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for m in range(members)}
     return save_policy(folder, spec, parameters)
 
