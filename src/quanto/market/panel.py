@@ -82,7 +82,7 @@ def build_panel(bars: pa.Table, actions: pa.Table, sessions: DateArray, symbols:
     """Return canonical bars and corporate actions as a panel on the given sessions.
 
     An action whose ex-date is no session takes effect on the next session. Several actions of one day combine:
-    ratios multiply, cash adds. Kinds other than splits, stock dividends and cash dividends do not enter the panel.
+    ratios multiply, cash adds. A spin-off counts as its value in cash. Other kinds do not enter the panel.
 
     Raises
     ------
@@ -101,7 +101,8 @@ def build_panel(bars: pa.Table, actions: pa.Table, sessions: DateArray, symbols:
             continue
         if kind in ("split", "stock_dividend"):
             split[row, column] *= ratio
-        elif kind in ("cash_dividend", "special_dividend"):
+        elif kind in ("cash_dividend", "special_dividend", "spin_off"):
+            # A spin-off is paid out at its value: the new shares are sold at the open at which they appear.
             cash[row, column] += amount
     arrays = [*fields.values(), split, cash]
     for array in arrays:
