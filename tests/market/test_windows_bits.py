@@ -137,12 +137,12 @@ def test_a_window_begins_when_it_is_full_and_survives_a_missing_end() -> None:
     assert total[35, 0] == 19.0
 
 
-def test_a_hole_of_more_than_a_tenth_of_the_window_silences_it() -> None:
+def test_a_hole_of_more_than_a_trading_week_but_one_silences_a_short_window() -> None:
     values = np.ones((80, 1))
-    values[30:33] = np.nan
+    values[30:35] = np.nan
     total = window_sum(values, 20)
-    assert np.isfinite(total[31]).all()
-    assert np.isnan(total[32]).all()
+    assert np.isfinite(total[33]).all()
+    assert np.isnan(total[34]).all()
     assert np.isfinite(total[50]).all()
 
 

@@ -161,7 +161,7 @@ def episodes(high: BoolArray) -> list[tuple[int, int]]:
 def realised_volatility(returns: FloatArray, window: int = 21) -> FloatArray:
     """Return the annualised standard deviation (ddof 1) of the last `window` simple returns; shape (n_sessions,).
 
-    Missing returns are left out; NaN where fewer than nine tenths of the window are observed, or it has not begun.
+    Missing returns are left out; NaN where a window lacks more than `windows.required` allows, or has not begun.
 
     Raises
     ------

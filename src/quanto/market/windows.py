@@ -12,8 +12,8 @@ O(log window) passes. Moments are merged by Chan's formula, which is exact for c
 4. where a block of symbols is completely observed its counts are plain numbers instead of arrays: the same operations
    on the same values, hence the same bits, in half of the time.
 
-Missing values are left out. Unless a minimum is given, a window needs nine tenths of its sessions, and must have begun
-(`CARRIED_SESSIONS`).
+Missing values are left out. Unless a minimum is given, a window may lack four sessions or a tenth of its own, whichever is
+more (`required`), and must have begun (`CARRIED_SESSIONS`).
 
 Prices and volumes enter with the `split` ratios: inside a merge the older block is brought to the share basis of the
 newer one, so that the result is in the basis of t and no later split can change it.
@@ -21,7 +21,6 @@ newer one, so that the result is in the basis of t and no later split can change
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -37,9 +36,6 @@ Merge: TypeAlias = Callable[[Folded, Folded], Folded]
 # Symbols folded at a time: the arrays of a block stay in the processor's cache.
 BLOCK_SYMBOLS = 16
 
-# Share of a window that must be observed: one missing bar does not silence a name for 200 sessions.
-REQUIRED_SHARE = 0.9
-
 # Sessions that a close may be carried over, the length of a trading week. A window has begun if its oldest session, or
 # one of the four before it, was observed: a new listing waits for a full window, a halt at its old end does not matter.
 CARRIED_SESSIONS = 4
@@ -49,8 +45,15 @@ TINY = 1e-12
 
 
 def required(window: int) -> int:
-    """Return how many observations a window of `window` sessions needs: nine tenths, rounded up."""
-    return math.ceil(REQUIRED_SHARE * window - 1e-9)
+    """Return how many observations a window of `window` sessions needs.
+
+    It may lack a trading week but one, or a tenth, whichever is more, but never more than half: a halt of a few sessions
+    does not silence a name for 200.
+
+    >>> [required(window) for window in (5, 14, 20, 63, 200)]
+    [3, 10, 16, 57, 180]
+    """
+    return max((window + 1) // 2, window - max(CARRIED_SESSIONS, window // 10))
 
 
 def lag(values: FloatArray, count: int) -> FloatArray:
@@ -69,7 +72,7 @@ def window_product(values: FloatArray, window: int) -> FloatArray:
 def window_sum(values: FloatArray, window: int, minimum: int | None = None) -> FloatArray:
     """Return the sum of the observed values of the last `window` sessions.
 
-    NaN where fewer than `minimum` of them are observed (default: nine tenths, of a window that has begun).
+    NaN where fewer than `minimum` of them are observed (default: `required`, of a window that has begun).
     """
 
     def block(part: State) -> State:
@@ -100,7 +103,7 @@ def window_moments(values: FloatArray, window: int, minimum: int | None = None, 
         What must be added to all values before t to bring them to the basis of t, per session (the logarithm of the
         split ratio for log volumes). Never NaN.
 
-    NaN where fewer than `minimum` are observed (default: nine tenths, of a window that has begun).
+    NaN where fewer than `minimum` are observed (default: `required`, of a window that has begun).
     """
 
     def block(part: State) -> State:

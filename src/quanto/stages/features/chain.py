@@ -2,7 +2,7 @@
 
 1. quotes that nobody could trade on are left out (no bid, crossed, too wide);
 2. per expiry, call minus put against strike is a line: slope -discount, zero at the forward (put-call parity);
-3. pairs off that line by more than their spreads are left out;
+3. pairs off that line by more than their spreads are left out, the furthest first;
 4. quotes that offer an executable vertical or butterfly arbitrage are left out, and an expiry that loses a third so;
 5. the out-of-the-money side is inverted to a volatility.
 
@@ -98,10 +98,9 @@ class Smile:
 def smile_from_quotes(quotes: Quotes, expiries: int, rejected: Counter[str]) -> Smile:
     """Return the smile points of all expiries that pass the checks; reasons of what did not are counted in `rejected`."""
     quotes = _usable(quotes, rejected)
-    forward, discount = _forwards(quotes, expiries, rejected)
-    quotes = _on_parity(quotes, forward, discount, rejected)
+    forward, discount, on_parity = _forwards(quotes, expiries, rejected)
     out_of_the_money = quotes.call == (quotes.strike >= forward[quotes.expiry])
-    quotes = quotes.take(out_of_the_money & np.isfinite(forward[quotes.expiry]))
+    quotes = quotes.take(on_parity & out_of_the_money & np.isfinite(forward[quotes.expiry]))
     quotes = quotes.take(np.lexsort((quotes.strike, quotes.call, quotes.expiry)))
     quotes = _free_of_arbitrage(quotes, forward, rejected)
     moneyness = np.log(quotes.strike / forward[quotes.expiry])
@@ -167,8 +166,19 @@ def _pairs(quotes: Quotes) -> tuple[IntArray, IntArray]:
     return second[match], first[match]
 
 
-def _forwards(quotes: Quotes, expiries: int, rejected: Counter[str]) -> tuple[FloatArray, FloatArray]:
-    """Return forward and discount factor of each expiry by weighted least squares; NaN where parity gives none."""
+@dataclass(frozen=True)
+class _Pairs:
+    """Calls and puts of one expiry and strike, near the money: rows of the quotes, call minus put, and both spreads."""
+
+    calls: IntArray
+    puts: IntArray
+    expiry: IntArray
+    strike: FloatArray
+    gap: FloatArray
+    spread: FloatArray
+
+
+def _near_money_pairs(quotes: Quotes, expiries: int) -> _Pairs:
     calls, puts = _pairs(quotes)
     strike, expiry = quotes.strike[calls], quotes.expiry[calls]
     gap = 0.5 * (quotes.bid[calls] + quotes.ask[calls] - quotes.bid[puts] - quotes.ask[puts])
@@ -178,36 +188,51 @@ def _forwards(quotes: Quotes, expiries: int, rejected: Counter[str]) -> tuple[Fl
     centre = np.full(expiries, np.nan)
     nearest = np.abs(gap) == smallest[expiry]
     centre[expiry[nearest]] = strike[nearest]
-    weight = np.where(np.abs(strike / centre[expiry] - 1.0) <= NEAR_MONEY, 1.0 / np.maximum(spread, 0.01) ** 2, 0.0)
-    count, total = (np.bincount(expiry, values, expiries) for values in ((weight > 0).astype(np.float64), weight))
-    safe = np.where(total > 0, total, 1.0)
-    mean_strike = np.bincount(expiry, weight * strike, expiries) / safe
-    mean_gap = np.bincount(expiry, weight * gap, expiries) / safe
-    apart = strike - mean_strike[expiry]
-    variance = np.bincount(expiry, weight * apart * apart, expiries)
-    slope = np.bincount(expiry, weight * apart * (gap - mean_gap[expiry]), expiries) / np.where(variance > 0, variance, 1.0)
-    discount = -slope
-    enough = (count >= MINIMUM_PAIRS) & (variance > 0)
-    plausible = enough & (discount > DISCOUNTS[0]) & (discount < DISCOUNTS[1])
+    near = np.abs(strike / centre[expiry] - 1.0) <= NEAR_MONEY
+    return _Pairs(*(array[near] for array in (calls, puts, expiry, strike, gap, spread)))
+
+
+def _forwards(quotes: Quotes, expiries: int, rejected: Counter[str]) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Return forward and discount factor of each expiry (NaN where parity gives none), and which quotes lie on parity.
+
+    Weighted least squares; the pair furthest off the line is left out, and the line drawn again, until none is off.
+    """
+    pairs = _near_money_pairs(quotes, expiries)
+    used = np.ones(len(pairs.expiry), dtype=np.bool_)
+    while True:
+        forward, discount = _parity_lines(pairs, used, expiries)
+        residual = np.abs(pairs.gap - discount[pairs.expiry] * (forward[pairs.expiry] - pairs.strike))
+        excess = residual - 0.5 * pairs.spread - PARITY_TOLERANCE * np.abs(forward[pairs.expiry])
+        off = used & (excess > 0.0)
+        if not off.any():
+            break
+        worst = np.zeros(expiries)
+        np.maximum.at(worst, pairs.expiry[off], excess[off])
+        used &= ~(off & (excess == worst[pairs.expiry]))
+    offered = np.bincount(pairs.expiry, minlength=expiries)
+    kept = np.bincount(pairs.expiry[used], minlength=expiries)
     present = np.bincount(quotes.expiry, minlength=expiries) > 0
+    enough = kept >= MINIMUM_PAIRS
+    plausible = enough & (discount > DISCOUNTS[0]) & (discount < DISCOUNTS[1]) & (offered - kept <= MAXIMUM_LOSS * offered)
     _reject(rejected, "expiry_without_forward", present & ~enough)
     _reject(rejected, "expiry_off_parity", enough & ~plausible)
-    forward = mean_strike + mean_gap / np.where(plausible, discount, 1.0)
-    return np.where(plausible, forward, np.nan), np.where(plausible, discount, np.nan)
+    on_parity = np.ones(len(quotes.expiry), dtype=np.bool_)
+    on_parity[pairs.calls[~used]] = on_parity[pairs.puts[~used]] = False
+    _reject(rejected, "parity_residual", ~on_parity)
+    return np.where(plausible, forward, np.nan), np.where(plausible, discount, np.nan), on_parity
 
 
-def _on_parity(quotes: Quotes, forward: FloatArray, discount: FloatArray, rejected: Counter[str]) -> Quotes:
-    calls, puts = _pairs(quotes)
-    expiry = quotes.expiry[calls]
-    gap = 0.5 * (quotes.bid[calls] + quotes.ask[calls] - quotes.bid[puts] - quotes.ask[puts])
-    half_spreads = 0.5 * (quotes.ask[calls] - quotes.bid[calls] + quotes.ask[puts] - quotes.bid[puts])
-    residual = np.abs(gap - discount[expiry] * (forward[expiry] - quotes.strike[calls]))
-    near = np.abs(quotes.strike[calls] / forward[expiry] - 1.0) <= NEAR_MONEY
-    off = near & (residual > half_spreads + PARITY_TOLERANCE * forward[expiry])
-    keep = np.ones(len(quotes.expiry), dtype=np.bool_)
-    keep[calls[off]] = keep[puts[off]] = False
-    _reject(rejected, "parity_residual", ~keep)
-    return quotes.take(keep)
+def _parity_lines(pairs: _Pairs, used: BoolArray, expiries: int) -> tuple[FloatArray, FloatArray]:
+    weight = np.where(used, 1.0 / np.maximum(pairs.spread, 0.01) ** 2, 0.0)
+    total = np.bincount(pairs.expiry, weight, expiries)
+    safe = np.where(total > 0, total, 1.0)
+    mean_strike = np.bincount(pairs.expiry, weight * pairs.strike, expiries) / safe
+    mean_gap = np.bincount(pairs.expiry, weight * pairs.gap, expiries) / safe
+    apart = pairs.strike - mean_strike[pairs.expiry]
+    variance = np.bincount(pairs.expiry, weight * apart * apart, expiries)
+    product = np.bincount(pairs.expiry, weight * apart * (pairs.gap - mean_gap[pairs.expiry]), expiries)
+    discount = np.where(variance > 0, -product / np.where(variance > 0, variance, 1.0), np.nan)
+    return mean_strike + mean_gap / np.where(discount > 0, discount, np.nan), discount
 
 
 def _free_of_arbitrage(quotes: Quotes, forward: FloatArray, rejected: Counter[str]) -> Quotes:

@@ -18,7 +18,7 @@ from quanto.stages.features.derived import ANNUAL_SESSIONS, Derived
 from quanto.stages.features.view import ACTIONS, BARS
 
 _READS = frozenset({BARS, ACTIONS})
-_FULL = "missing without a bar at t, fewer than 9/10 of the window observed, or no bar in the five sessions up to its oldest"
+_FULL = "missing without a bar at t, with more than 4 sessions (or a tenth) of the window missing, or none of the five up to its oldest"
 _CARRIED = "missing without a bar at t or without any bar in the five sessions up to the older end"
 
 
