@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import yaml
+from fakes.training import train_config
 from omegaconf import OmegaConf
 
 from quanto.core.config import Section, load_section
 from quanto.core.store import write_table
-from quanto.env.action_map import ActionMap
 from quanto.market.calendar import sessions_between
 from quanto.market.schema import CANONICAL, DATE_COLUMN
 from quanto.policy.artefact import Policy, save_policy
 from quanto.policy.market_data import MarketData, market_data
-from quanto.policy.network import Architecture, Sizes, layer_shapes
+from quanto.policy.network import Sizes, layer_shapes
 from quanto.policy.observation import fit_scaler
 from quanto.stages.eval.config import EvalConfig
 from quanto.stages.qualify.config import QualifyConfig
@@ -94,10 +94,9 @@ def canonical_tables(seed: int = 0, sessions: int = 700, symbols: int = 4) -> di
         for day, value in zip(days.astype(object), index, strict=True)
     ]
     months = sorted({(day.year, day.month) for day in days.astype(object)})
-    levels += [
-        {"session": date(year, month, 28), "series": "TBILL_1M", "value": 0.002, "unit": "fraction_per_month", "known_on": date(year, month, 28), **LINEAGE}
-        for year, month in [(1999, 12), *months]
-    ]  # fmt: skip
+    bill = {"series": "TBILL_1M", "value": 0.002, "unit": "fraction_per_month", **LINEAGE}
+    ends = [date(year, month, 28) for year, month in [(1999, 12), *months]]
+    levels += [{**bill, "session": day, "known_on": day} for day in ends]
     rows = {"equity_ohlcv": bars, "corporate_actions": actions, "index_level": levels}
     return {name: pa.Table.from_pylist(part, schema=CANONICAL[name]) for name, part in rows.items()}
 
@@ -142,8 +141,8 @@ def make_policy(folder: Path, data: MarketData, seed: int = 0, shield: str = "vo
     stop = len(data.sessions) // 2
     scaler = fit_scaler(data.features[:stop], data.market[:stop], data.eligible[:stop], data.asset_columns, data.market_columns, 5.0)
     symbols = len(data.symbols)
-    architecture = Architecture(kind="per_asset", hidden=(16, 16), activation="tanh")
-    action_map = ActionMap(kind="softmax", scale=0.5, cash="none")
+    config = train_config(policy="PerAssetPolicy")
+    architecture, action_map = config.architecture, config.action_map
     sizes = Sizes(symbols, len(data.asset_columns), len(data.market_columns), action_map.size(symbols))
     spec = {
         "algorithm": "ppo",
