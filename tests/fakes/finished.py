@@ -147,7 +147,13 @@ def _tables(folder: Path, symbol: str) -> None:
     for name in ("equity", "drawdown", "exposure"):
         write_bytes(folder / f"reports/evaluation/{name}.csv", wide.to_csv(index=False).encode())
     curves = pd.DataFrame(
-        {"seed": [0, 0, 1, 1], "step": [100, 200, 100, 200], "growth": [0.1, 0.2, 0.3, 0.4], "validation_growth": [None, 0.5, None, 0.6]}
+        {
+            "seed": [0, 0, 1, 1],
+            "step": [100, 200, 100, 200],
+            "entropy": [1.0, 0.9, 1.0, 0.9],
+            "growth": [0.1, 0.2, 0.3, 0.4],
+            "validation_growth": [None, 0.5, None, 0.6],
+        }
     )
     write_bytes(folder / "reports/training/curves.csv", curves.to_csv(index=False).encode())
     long = pd.DataFrame({"book": "candidate", "session": SESSIONS, "turnover": 0.1, "symbol": symbol, "weight": 0.5})

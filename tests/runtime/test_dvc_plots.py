@@ -1,0 +1,37 @@
+"""`dvc plots show` draws the pictures that dvc.yaml names, from a page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+from fakes.finished import write_finished
+
+from quanto.runtime.dvc import dvc_command, dvc_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_plots_of_the_graph_are_drawn_offline(tmp_path: Path) -> None:
+    write_finished(tmp_path)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    shutil.copytree(ROOT / ".dvc/plots", tmp_path / ".dvc/plots")
+    shutil.copy(ROOT / ".dvc/config", tmp_path / ".dvc/config")
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"plots": plots}), encoding="utf-8")
+    command = dvc_command(["plots", "show", "-o", str(tmp_path / "out")])
+    done = subprocess.run(command, cwd=tmp_path, env=dvc_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    drawn = [json.loads(text) for text in re.findall(r"var spec = (\{.*?\});\s*vegaEmbed\('", html, re.DOTALL)]
+    titles = {spec["title"]["text"] for spec in drawn}
+    assert {name for plot in plots for name in plot} == titles
+    assert all(spec["data"]["values"] for spec in drawn)
+    dated = [spec for spec in drawn if spec["encoding"]["x"]["field"] == "session"]
+    assert dated
+    assert {spec["encoding"]["x"]["type"] for spec in dated} == {"temporal"}, "dates on an axis of numbers draw nothing"
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)\s*=\s*[\"']?(https?:)?//", html)
