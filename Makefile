@@ -41,10 +41,10 @@ format: $(READY) ## format the code
 	ruff check --fix src tests benchmarks
 
 test: $(READY) ## run the tests (at most 10 minutes)
-	pytest -q
+	pytest -q -n 2 --dist loadfile
 
 acceptance: $(READY) ## run the long evidence (kills, tamper matrix, mutation scores, calibration, queued sweeps)
-	pytest -q -m acceptance
+	QUANTO_EVIDENCE=docs/evidence pytest -q -m acceptance
 
 bench: $(READY) ## run the benchmarks and compare with the committed ratios
 	python benchmarks/compare.py
