@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,22 @@ def _run_sweep(folder: Path, options: argparse.Namespace) -> Result:
     lines.append("the best of many trials looks better than it is: `quanto ledger seal` makes qualify count all of them")
     # A rejected candidate is a result; only a member that failed to run makes the sweep a failure.
     return Result(tuple(lines), summary, exit_code=int(bool(summary["failed"])))
+
+
+# What `dvc exp show` prints otherwise: every digest of every dependency, every baseline's metrics.
+SHOWN = r"^(Experiment|Created|State|name)$|(^|:)(sharpe|baseline_sharpe|annual_return|alpha|max_drawdown|turnover_annual)$"
+HIDDEN = r"/|^requirements\.lock$|^(models|books|runtime)|(^|:)(sessions|status|reason|policy|risk_policy)$"
+
+
+def experiments(options: argparse.Namespace) -> Result:
+    """Show the DVC experiments with the columns that tell them apart: changed settings and the metrics that matter."""
+    from quanto.runtime.dvc import dvc_output, run_dvc
+
+    command = ["exp", "show", *(["--all-commits"] if options.all else [])]
+    if options.json:
+        return Result(value=json.loads(dvc_output(workspace(options), [*command, "--json"])))
+    run_dvc(workspace(options), [*command, "--only-changed", "--hide-failed", "--keep", SHOWN, "--drop", HIDDEN])
+    return Result()
 
 
 def compare(options: argparse.Namespace) -> Result:
@@ -148,6 +165,10 @@ def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every revision that holds an evaluated experiment")
 
 
+def _experiments_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="those of every commit, not only of the last one")
+
+
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("revision", nargs="+", help="ids, tags, branches, commits, DVC experiments or `workspace`")
     parser.add_argument("--html", metavar="FILE", help="write a page instead, with curves and intervals")
@@ -166,6 +187,14 @@ COMMANDS = (
         report,
         ("quanto report", "quanto report 'policy#candidate#1'"),
         _report_arguments,
+    ),
+    Command(
+        "experiments",
+        "experiments",
+        "list the DVC experiments: changed settings and the metrics that matter",
+        experiments,
+        ("quanto experiments", "quanto experiments --all"),
+        _experiments_arguments,
     ),
     Command(
         "compare",
