@@ -222,7 +222,7 @@ def test_columns_in_another_order_are_found_by_name(saved):
 def test_the_per_asset_network_does_not_care_in_which_order_the_names_stand(cash):
     rng = np.random.default_rng(0)
     sizes = Sizes(5, 3, 2, 5 + cash)
-    architecture = Architecture(kind="per_asset", hidden=(8, 8), activation="tanh")
+    architecture = Architecture(kind="per_asset", hidden=(8, 8), activation="tanh", squash=False)
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in layer_shapes(architecture, sizes).items()}
     networks = stack(architecture, sizes, [weights])
     asset, market, order = rng.normal(size=(5, 5)), rng.normal(size=3), rng.permutation(5)
@@ -232,7 +232,7 @@ def test_the_per_asset_network_does_not_care_in_which_order_the_names_stand(cash
 
 
 def test_weights_that_are_not_finite_are_refused():
-    sizes, architecture = Sizes(2, 1, 1, 2), Architecture(kind="mlp", hidden=(2,), activation="relu")
+    sizes, architecture = Sizes(2, 1, 1, 2), Architecture(kind="mlp", hidden=(2,), activation="relu", squash=False)
     weights = {name: np.full(shape, np.nan, dtype=np.float32) for name, shape in layer_shapes(architecture, sizes).items()}
     with pytest.raises(IntegrityError, match="not finite"):
         stack(architecture, sizes, [weights])

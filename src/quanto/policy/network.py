@@ -22,6 +22,7 @@ from pydantic import Field
 
 from quanto.core.config import Section
 from quanto.core.errors import IntegrityError
+from quanto.env.action_map import ACTION_BOUND
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,11 +34,12 @@ Layers = tuple[tuple[FloatArray, FloatArray], ...]
 
 
 class Architecture(Section):
-    """Which network scores the names, and the widths of its hidden layers."""
+    """Which network scores the names, its hidden layers, and whether its output is squashed into the bounds of an action."""
 
     kind: Literal["mlp", "per_asset", "exposure"]
     hidden: tuple[int, ...] = Field(min_length=1)
     activation: Literal["tanh", "relu"]
+    squash: bool
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def act(networks: Networks, asset: FloatArray, market: FloatArray) -> FloatArray
     market
         Shape (sizes.market,): scaled market features, drawdown. Finite.
     """
+    actions = _raw_actions(networks, asset, market)
+    return ACTION_BOUND * np.tanh(actions) if networks.architecture.squash else actions
+
+
+def _raw_actions(networks: Networks, asset: FloatArray, market: FloatArray) -> FloatArray:
     kind = networks.architecture.kind
     if kind == "per_asset":
         return _score(networks, asset, market)

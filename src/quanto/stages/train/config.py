@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,12 @@ ARCHITECTURES: dict[str, Literal["mlp", "per_asset", "exposure"]] = {
 }
 
 
+# Sections of which exactly the algorithm's own is given.
+SECTIONS = ("ppo", "sac", "direct")
+
+Units = Annotated[int, Field(ge=1)]
+
+
 class Schedule(Section):
     """A value that moves linearly from `start` to `end` over training."""
 
@@ -43,19 +49,10 @@ class ActionConfig(Section):
 
 
 class NetworkConfig(Section):
-    """Hidden layers of actor and critic, and the initial spread of exploration."""
+    """The actor: the network that acts, whatever algorithm trains it."""
 
-    hidden: tuple[int, ...] = Field(min_length=1)
-    critic_hidden: tuple[int, ...] = Field(min_length=1)
-    critic_inputs: Literal["market", "all"]
+    hidden: tuple[Units, ...] = Field(min_length=1)
     activation: Literal["tanh", "relu"]
-    log_std_init: float = Field(ge=-5, le=3)
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if min(*self.hidden, *self.critic_hidden) < 1:
-            raise ValueError("a hidden layer needs 1 unit or more")
-        return self
 
 
 class OptimizerConfig(Section):
@@ -67,8 +64,11 @@ class OptimizerConfig(Section):
 
 
 class PpoConfig(Section):
-    """The parameters of stable-baselines3's PPO, under its own names."""
+    """The parameters of stable-baselines3's PPO, under its own names, and of its critic and its exploration."""
 
+    critic_hidden: tuple[Units, ...] = Field(min_length=1)
+    critic_inputs: Literal["market", "all"]
+    log_std_init: float = Field(ge=-5, le=3)
     n_steps: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     n_epochs: int = Field(ge=1)
@@ -81,6 +81,33 @@ class PpoConfig(Section):
     vf_coef: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     target_kl: float | None = Field(gt=0)
+
+
+class SacConfig(Section):
+    """The parameters of stable-baselines3's SAC, under its own names, and of its critics.
+
+    One environment step moves all books, so `gradient_steps` are taken every `train_freq` steps of the set. `ent_coef`
+    null tunes the entropy coefficient by itself.
+    """
+
+    critic_hidden: tuple[Units, ...] = Field(min_length=1)
+    buffer_size: int = Field(ge=1)
+    learning_starts: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    tau: float = Field(gt=0, le=1)
+    gamma: float = Field(ge=0, le=1)
+    train_freq: int = Field(ge=1)
+    gradient_steps: int = Field(ge=1)
+    ent_coef: float | None = Field(ge=0)
+    target_update_interval: int = Field(ge=1)
+
+
+class DirectConfig(Section):
+    """The full-information gradient: windows that are unrolled and differentiated through the known prices."""
+
+    windows: int = Field(ge=1)
+    unroll_sessions: int = Field(ge=1)
+    max_grad_norm: float = Field(gt=0)
 
 
 class ValidationConfig(Section):
@@ -98,7 +125,7 @@ class ValidationConfig(Section):
 class TrainConfig(Section):
     """Everything that training depends on but the data."""
 
-    algorithm: Literal["ppo"]
+    algorithm: Literal["ppo", "sac", "direct"]
     policy: Literal["MlpPolicy", "PerAssetPolicy", "ExposurePolicy"]
     timesteps: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -117,7 +144,9 @@ class TrainConfig(Section):
     network: NetworkConfig
     episodes: EpisodeConfig
     optimizer: OptimizerConfig
-    ppo: PpoConfig
+    ppo: PpoConfig | None
+    sac: SacConfig | None
+    direct: DirectConfig | None
     validation: ValidationConfig
 
     @model_validator(mode="after")
@@ -127,17 +156,42 @@ class TrainConfig(Section):
             faults.append(f"seeds must be different numbers of 0 or more; found {list(self.seeds)}")
         if self.policy == "ExposurePolicy" and self.action.cash == "logit":
             faults.append("action.cash must be none for ExposurePolicy: its one number is the exposure, cash is the rest")
-        rollout = self.episodes.books * self.ppo.n_steps
-        if rollout % self.ppo.batch_size:
-            faults.append(f"ppo.batch_size {self.ppo.batch_size} must divide episodes.books x ppo.n_steps = {rollout}")
+        given = [name for name in SECTIONS if getattr(self, name) is not None]
+        if given != [self.algorithm]:
+            faults.append(
+                f"algorithm {self.algorithm} needs the section {self.algorithm} and no other one; found {', '.join(given) or 'none'}"
+            )
+        faults += self._misfits()
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
+    def _misfits(self) -> list[str]:
+        """Return what the algorithm would accept without using it, or cannot use."""
+        faults = []
+        if self.ppo is not None and self.episodes.books * self.ppo.n_steps % self.ppo.batch_size:
+            rollout = self.episodes.books * self.ppo.n_steps
+            faults.append(f"ppo.batch_size {self.ppo.batch_size} must divide episodes.books x ppo.n_steps = {rollout}")
+        if self.sac is not None:
+            if self.policy != "MlpPolicy":
+                faults.append(f"sac trains MlpPolicy, the actor of stable-baselines3; found {self.policy}")
+            if self.reward.variance_reduction == "self_critical":
+                faults.append(
+                    "reward.variance_reduction must be none or equal_weight for sac: its replayed rewards outlive the policy they refer to"
+                )
+        if self.direct is not None and self.reward.variance_reduction != "none":
+            faults.append("reward.variance_reduction must be none for direct: its gradient has no noise to reduce")
+        if self.algorithm != "ppo" and self.validation.fraction > 0:
+            faults.append("validation.fraction must be 0 for sac and direct: checkpoints are chosen for ppo alone")
+        return faults
+
     @property
     def architecture(self) -> Architecture:
-        """The network that the policy's name stands for."""
-        return Architecture(kind=ARCHITECTURES[self.policy], hidden=self.network.hidden, activation=self.network.activation)
+        """The network that the policy's name stands for; SAC's actor squashes its action."""
+        network = self.network
+        return Architecture(
+            kind=ARCHITECTURES[self.policy], hidden=network.hidden, activation=network.activation, squash=self.algorithm == "sac"
+        )  # fmt: skip
 
     @property
     def action_map(self) -> ActionMap:

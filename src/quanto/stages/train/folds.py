@@ -12,8 +12,8 @@ from quanto.market.folds import Fold, walk_forward_folds
 from quanto.market.split import FoldsConfig, resolve_split
 from quanto.policy.artefact import save_policy
 from quanto.policy.market_data import MarketData
+from quanto.stages.train.algorithms import ALGORITHMS
 from quanto.stages.train.config import TrainConfig
-from quanto.stages.train.learner import train_ppo
 from quanto.stages.train.plan import TrainPlan, plan_training, policy_spec
 
 FOLDS = "folds.json"
@@ -45,7 +45,7 @@ def train_folds(config: TrainConfig, folds: FoldsConfig, data: MarketData, model
         own = fold_config(config, fold)
         plans.append((fold, own, plan_training(own, data, sources)))
     tasks = [(row, task) for row, (_, _, plan) in enumerate(plans) for task in plan.tasks]
-    results = list(executor.map(train_ppo, [task for _, task in tasks]))
+    results = list(executor.map(ALGORITHMS[config.algorithm].train, [task for _, task in tasks]))
     done = zip([row for row, _ in tasks], results, strict=True)
     for row, items in groupby(done, key=lambda pair: pair[0]):
         fold, own, plan = plans[row]

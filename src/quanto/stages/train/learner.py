@@ -17,8 +17,8 @@ from tqdm import tqdm
 from quanto.core.errors import TrainingError
 from quanto.stages.train.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from quanto.stages.train.networks import export
-from quanto.stages.train.ppo import build_ppo, rollouts
-from quanto.stages.train.task import Parameters, Row, TrainResult, TrainTask
+from quanto.stages.train.ppo import build_ppo, ppo_section, rollouts
+from quanto.stages.train.task import Parameters, Row, TrainResult, TrainTask, refuse_broken
 from quanto.stages.train.validation import validation_growth
 
 # A checkpoint costs about as much as one rollout; at most this many rollouts are done twice after a kill.
@@ -54,7 +54,7 @@ def train_ppo(task: TrainTask) -> TrainResult:
     model = build_ppo(task)
     watch = Watch(task, path)
     watch.resume(model)
-    total = rollouts(task) * task.config.episodes.books * task.config.ppo.n_steps
+    total = rollouts(task) * task.config.episodes.books * ppo_section(task).n_steps
     if not watch.stopped and model.num_timesteps < total:
         # SB3 adds the steps already done to what it is asked for; its schedules then run over the whole.
         model.learn(total - model.num_timesteps, watch, log_interval=NEVER, reset_num_timesteps=False)
@@ -112,9 +112,7 @@ class Watch(BaseCallback):
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Let costs grow over the first part of training: what pays is found before what it costs."""
-        warm_up = self.task.config.episodes.cost_warm_up * self.model._total_timesteps
-        factor = min(1.0, self.num_timesteps / warm_up) if warm_up > 0 else 1.0
+        factor = self.task.cost_factor(self.num_timesteps, self.model._total_timesteps)
         self.training_env.env_method("scale_costs", factor, indices=[0])
 
     def _on_step(self) -> bool:
@@ -135,9 +133,7 @@ class Watch(BaseCallback):
     def _look(self) -> None:
         self._updated = False
         parameters = export(self.model.policy)  # type: ignore[arg-type]  # SB3's type is the base class
-        broken = [name for name, value in parameters.items() if not np.isfinite(value).all()]
-        if broken:
-            raise TrainingError(f"after {self.num_timesteps} steps {', '.join(broken)} are not finite; {self._advice()}")
+        refuse_broken(parameters, self.num_timesteps, self._advice())
         recorded = self.logger.name_to_value
         row: Row = {"seed": self.task.member, "step": self.num_timesteps, **self._statistics}
         row |= {ours: float(recorded[theirs]) for theirs, ours in UPDATE_COLUMNS.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -128,8 +129,14 @@ def export(policy: PortfolioPolicy) -> dict[str, npt.NDArray[np.float32]]:
         parts["cash"] = nets.policy_net.cash
     out: dict[str, npt.NDArray[np.float32]] = {"log_std": policy.log_std.detach().numpy().copy()}
     for name, part in parts.items():
-        linears = [layer for layer in part if isinstance(layer, nn.Linear)]
-        for index, layer in enumerate(linears):
-            out[f"{name}.{index}.weight"] = layer.weight.detach().numpy().T.copy()
-            out[f"{name}.{index}.bias"] = layer.bias.detach().numpy().copy()
+        out |= linear_parameters(name, part)
+    return out
+
+
+def linear_parameters(name: str, layers: Iterable[nn.Module]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the weights (inputs x outputs) and biases of the linear layers among `layers`, numbered from 0."""
+    out: dict[str, npt.NDArray[np.float32]] = {}
+    for index, layer in enumerate(layer for layer in layers if isinstance(layer, nn.Linear)):
+        out[f"{name}.{index}.weight"] = layer.weight.detach().numpy().T.copy()
+        out[f"{name}.{index}.bias"] = layer.bias.detach().numpy().copy()
     return out

@@ -13,10 +13,10 @@ from quanto.market.schema import CANONICAL
 from quanto.policy.artefact import save_policy
 from quanto.policy.market_data import MarketData, market_data
 from quanto.portfolio.costs import CostConfig
+from quanto.stages.train.algorithms import ALGORITHMS
 from quanto.stages.train.config import TrainConfig
 from quanto.stages.train.curves import curves_csv
 from quanto.stages.train.folds import train_folds
-from quanto.stages.train.learner import train_ppo
 from quanto.stages.train.plan import plan_training, policy_spec
 
 # The layers whose code decides what a checkpoint means.
@@ -27,7 +27,7 @@ def run(config: TrainConfig, workspace: Path, executor: Executor) -> None:
     """Train every seed and write `models/`, `reports/training/curves.csv` and `summary.json`."""
     data = read_market(workspace, config.costs)
     plan = plan_training(config, data, source_digest())
-    results = list(executor.map(train_ppo, plan.tasks))
+    results = list(executor.map(ALGORITHMS[config.algorithm].train, plan.tasks))
     if config.split.walk_forward is not None:
         train_folds(config, config.split.walk_forward, data, workspace / "models", source_digest(), executor)
     policy = save_policy(workspace / "models", policy_spec(config, data, plan), {item.member: item.parameters for item in results})

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quanto.core.digest import digest_bytes, digest_value
+from quanto.core.errors import TrainingError
 from quanto.core.rng import generator
 from quanto.env.books import Market, Rules
 from quanto.policy.network import Sizes
@@ -58,6 +59,11 @@ class TrainTask:
         """The seed of the member's torch and SB3 streams: a function of the root seed and the member."""
         return int(generator(self.config.seed, "train", self.member).integers(2**31))
 
+    def cost_factor(self, steps: int, total: int) -> float:
+        """Return the share of its size that a cost has after `steps` of `total`: what pays is found before what it costs."""
+        warm_up = self.config.episodes.cost_warm_up * total
+        return min(1.0, steps / warm_up) if warm_up > 0 else 1.0
+
     @cached_property
     def key(self) -> str:
         """A digest of all that the result depends on: names the checkpoint."""
@@ -84,6 +90,19 @@ class TrainResult:
     parameters: Parameters
     curves: tuple[Row, ...]
     summary: Row
+
+
+def refuse_broken(parameters: Parameters, steps: int, advice: str) -> None:
+    """Raise where a parameter is not finite.
+
+    Raises
+    ------
+    TrainingError
+        Names the step, the parameters and what to do.
+    """
+    broken = [name for name, value in parameters.items() if not np.isfinite(value).all()]
+    if broken:
+        raise TrainingError(f"after {steps} steps {', '.join(broken)} are not finite; {advice}")
 
 
 def _array_digest(array: npt.NDArray[np.generic]) -> str:
