@@ -101,8 +101,9 @@ def market(sessions: int, symbols: int) -> MarketView:
     prices = (values / shares for values in (opens, high, low, close))
     panel = Panel(days, names, *prices, np.round(volume * shares), split, np.zeros_like(split))
     index = {"index": (1000 * np.exp(np.cumsum(common)), known[:, 0])}
-    nothing = np.full_like(known, np.nan)
-    return MarketView(panel, known, np.where(split != 1.0, known, np.nan), nothing, index, {}, nothing)
+    nothing, member = np.full_like(known, np.nan), np.ones(known.shape, dtype=np.bool_)
+    actions = np.where(split != 1.0, known, np.nan)
+    return MarketView(panel, known, actions, nothing, index, {}, nothing, member)
 
 
 def proof_seconds() -> float:
@@ -110,7 +111,8 @@ def proof_seconds() -> float:
     days = view.sessions.astype(object)
     config = FeaturesConfig(
         symbols=view.symbols, start_date=days[0], end_date=days[-1], feature_set=SET.name, regime_feature_set=None, columns=None,
-        market_columns=None, index_series="SPX", vix_series=None, regime_labeller="volatility_hysteresis_v1",
+        market_columns=None, selection="hindsight", membership=None,
+        index_series="SPX", vix_series=None, regime_labeller="volatility_hysteresis_v1",
         eligible_lookback_sessions=None, minimum_history_sessions=0, clip=5.0, proof_sessions=64, seed=1,
         split={"train_start": None, "train_end": None, "test_start": None, "holdout_fraction": 0.3},
     )  # fmt: skip

@@ -136,4 +136,5 @@ def _reordered(view: MarketView, order: np.ndarray) -> MarketView:
         blocks_known=view.blocks_known[:, order],
         surface={name: values[:, order] for name, values in view.surface.items()},
         surface_known=view.surface_known[:, order],
+        member=view.member[:, order],
     )

@@ -51,6 +51,7 @@ def market(sessions: int = 300, names: int = 4, seed: int = 1, start: date = dat
         series={"index": (index, day), "vix": (vix, day)},
         surface=_surface(known, rng),
         surface_known=known,
+        member=np.ones((sessions, names), dtype=np.bool_),
     )
 
 
@@ -73,6 +74,8 @@ def features_config(view: MarketView, **changes: object) -> FeaturesConfig:
         "regime_feature_set": None,
         "columns": None,
         "market_columns": None,
+        "selection": "hindsight",
+        "membership": None,
         "index_series": "SPX",
         "vix_series": "VIX",
         "regime_labeller": "volatility_hysteresis_v1",

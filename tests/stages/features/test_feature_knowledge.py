@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quanto.core.errors import ConfigError, MissingDataError
+from quanto.market.point_in_time import MEMBERSHIP
 from quanto.market.schema import CANONICAL
 from quanto.stages.features.compute import compute, compute_columns
 from quanto.stages.features.config import select_columns
@@ -23,6 +24,8 @@ from tests.stages.features.feature_markets import features_config, market
 VIEW = market(sessions=280, names=4, seed=41)
 CORE = {column.name: column for column in FEATURE_SETS["core_v1"].columns}
 SELECTION = select_columns(features_config(VIEW))
+
+NO_TABLES = (CANONICAL["index_level"].empty_table(), CANONICAL["equity_ohlcv"].empty_table(), MEMBERSHIP.empty_table())
 
 
 def _without_bars(view: MarketView, rows: slice, column: int) -> MarketView:
@@ -148,11 +151,11 @@ def _action(kind: str, ex_date: date, known_on: date, **fields: object) -> dict[
 
 def _loaded(*actions: dict[str, object]) -> MarketView:
     table = pa.Table.from_pylist(list(actions), schema=CANONICAL["corporate_actions"])
-    tables = CanonicalTables(_bars(), table, CANONICAL["index_level"].empty_table())
+    tables = CanonicalTables(_bars(), table, *NO_TABLES)
     return build_view(tables, VIEW.sessions[:40], ("AAA", "BBB", "CCC"), {})
 
 
-@pytest.mark.parametrize("kind", ["unknown", "spin_off"])
+@pytest.mark.parametrize("kind", ["unknown", "stock_merger"])
 def test_an_action_that_nothing_can_apply_quarantines_its_symbol_from_when_it_is_known(kind: str) -> None:
     days = VIEW.sessions[:40].astype(object)
     view = _loaded(_action(kind, days[10], days[12]))
@@ -180,7 +183,7 @@ def test_splits_and_dividends_quarantine_nothing_and_carry_their_knowledge() -> 
 
 
 def test_what_is_missing_is_named() -> None:
-    tables = CanonicalTables(_bars(), CANONICAL["corporate_actions"].empty_table(), CANONICAL["index_level"].empty_table())
+    tables = CanonicalTables(_bars(), CANONICAL["corporate_actions"].empty_table(), *NO_TABLES)
     with pytest.raises(MissingDataError, match="no bar of DDD, EEE and no value of series SPX"):
         build_view(tables, VIEW.sessions[:40], ("AAA", "DDD", "EEE"), {"index": "SPX"})
     with pytest.raises(ConfigError, match="vix_series"):
@@ -193,3 +196,59 @@ def test_without_an_index_the_mean_return_of_the_names_stands_in() -> None:
     simple = VIEW.panel.close[1:] * VIEW.panel.split[1:] / VIEW.panel.close[:-1] - 1
     expected = np.log1p(simple.mean(axis=1))[-20:].sum()
     assert compute_columns(alone, [column])["index_trend_20"][-1] == pytest.approx(expected)
+
+
+def test_a_restated_bar_counts_as_it_was_known_on_each_evening() -> None:
+    days = VIEW.sessions[:40].astype(object)
+    bars = _bars().to_pylist()
+    current = next(row for row in bars if row["session"] == days[20] and row["symbol"] == "BBB")
+    first = {**current, "close": 10.9, "flags": "restated"}
+    current["known_on"] = days[22]
+    tables = CanonicalTables(
+        pa.Table.from_pylist(bars, schema=CANONICAL["equity_ohlcv"]),
+        CANONICAL["corporate_actions"].empty_table(),
+        CANONICAL["index_level"].empty_table(),
+        pa.Table.from_pylist([first], schema=CANONICAL["equity_ohlcv"]),
+        MEMBERSHIP.empty_table(),
+    )
+    view = build_view(tables, VIEW.sessions[:40], ("AAA", "BBB", "CCC"), {})
+    values = compute_columns(view, [CORE["return_1"], CORE["intraday_return"], CORE["return_5"]])
+    assert values["intraday_return"][20, 1] == pytest.approx(np.log(1.09))
+    assert values["return_1"][20, 1] == pytest.approx(np.log(10.9 / 10.5))
+    assert values["return_1"][21, 1] == pytest.approx(np.log(10.5 / 10.9))
+    assert values["return_5"][25, 1] == 0.0
+    selection = select_columns(features_config(VIEW, feature_set="core_v1", columns=("intraday_return",), index_series=None))
+    assert compute(view, selection).eligible.all()
+
+
+def test_a_name_outside_the_universe_is_not_eligible_and_enters_no_cross_section() -> None:
+    columns = [column for part in ("xsec_v1", "regime_v1") for column in FEATURE_SETS[part].columns]
+    outside = dataclasses.replace(VIEW, member=np.array([True, True, True, False]) & np.ones((280, 4), dtype=bool))
+    three = _without_bars(VIEW, slice(None), 3)
+    ours, theirs = compute_columns(outside, columns), compute_columns(three, columns)
+    for name, values in ours.items():
+        expected = theirs[name]
+        if values.ndim == 2:
+            values, expected = values[:, :3], expected[:, :3]
+        np.testing.assert_array_equal(values, expected, err_msg=name)
+    assert np.isnan(ours["xsec_return_5_rank"][:, 3]).all()
+    assert not compute(outside, SELECTION).eligible[:, 3].any()
+
+
+def test_a_universe_chosen_point_in_time_needs_its_membership_list() -> None:
+    with pytest.raises(ValueError, match="membership is null"):
+        features_config(VIEW, selection="point_in_time")
+    row = {
+        "universe": "mine",
+        "symbol": "AAA",
+        "start": VIEW.sessions[5].astype(object),
+        "end": VIEW.sessions[9].astype(object),
+        "source": "x",
+    }
+    table = pa.Table.from_pylist([row], schema=MEMBERSHIP)
+    tables = CanonicalTables(_bars(), CANONICAL["corporate_actions"].empty_table(), *NO_TABLES[:2], table)
+    view = build_view(tables, VIEW.sessions[:40], ("AAA", "BBB", "CCC"), {}, universe="mine")
+    assert np.flatnonzero(view.member[:, 0]).tolist() == [5, 6, 7, 8, 9]
+    assert not view.member[:, 1:].any()
+    with pytest.raises(MissingDataError, match="yours"):
+        build_view(tables, VIEW.sessions[:40], ("AAA", "BBB", "CCC"), {}, universe="yours")

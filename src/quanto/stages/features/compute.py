@@ -31,7 +31,8 @@ class Features:
     market
         By column, shape (n_sessions,).
     eligible
-        Shape (n_sessions, n_symbols): bar known, every column that holds a name back finite, history long enough, not quarantined.
+        Shape (n_sessions, n_symbols): member of the universe, bar known, every column that holds a name back finite,
+        history long enough, not quarantined.
     labels
         Causal regime labels of the sessions.
     """
@@ -102,8 +103,8 @@ def _finite(values: FloatArray) -> FloatArray:
 
 def _eligible(view: MarketView, selection: Selection, asset: dict[str, FloatArray]) -> BoolArray:
     days = view.days[:, None]
-    visible = view.panel.traded & (view.bars_known <= days)
-    out = visible.copy()
+    visible = view.panel.traded & (view.first_known <= days)
+    out = visible & view.member
     for column in selection.asset:
         if selection.holds_back(column):
             out &= np.isfinite(asset[column.name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,8 @@ class FeaturesConfig(Section):
     regime_feature_set: str | None
     columns: tuple[str, ...] | None
     market_columns: tuple[str, ...] | None
+    selection: Literal["point_in_time", "hindsight"]
+    membership: str | None
     index_series: str | None
     vix_series: str | None
     regime_labeller: str
@@ -47,6 +49,8 @@ class FeaturesConfig(Section):
         repeated = sorted({name for name in self.symbols if self.symbols.count(name) > 1})
         if repeated:
             faults.append(f"symbols repeat {', '.join(repeated)}")
+        if self.selection == "point_in_time" and self.membership is None:
+            faults.append("membership is null, but universe.selection is point_in_time: name the list of canonical.sources.membership")
         try:
             select_columns(self)
         except ConfigError as error:

@@ -36,6 +36,10 @@ class Derived:
         """The raw bars and split ratios."""
         return self.view.panel
 
+    def peers(self, values: FloatArray) -> FloatArray:
+        """Return the values of the session's members of the universe: what a cross-section is made of; else NaN."""
+        return np.where(self.view.member, values, np.nan)
+
     @cached_property
     def carried_close(self) -> FloatArray:
         """The latest close of sessions t-4..t, in the share basis of t."""
@@ -75,7 +79,7 @@ class Derived:
             level = np.where(values > 0.0, values, np.nan)[:, None]
             carried = carry(level, np.ones_like(level))
             return np.asarray((level / lag(carried, 1) - 1.0)[:, 0])
-        return row_mean(self.simple_return, minimum=1)
+        return row_mean(self.peers(self.simple_return), minimum=1)
 
     @cached_property
     def vix(self) -> FloatArray:

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from quanto.core.errors import ConfigError, MissingDataError
 from quanto.market.calendar import DateArray, as_date
 from quanto.market.panel import FloatArray, build_panel, pivot
+from quanto.market.point_in_time import members
 from quanto.stages.features.config import FeaturesConfig, select_columns
 from quanto.stages.features.surface import Surfaces
-from quanto.stages.features.view import INDEX, VIX, MarketView
+from quanto.stages.features.view import BAR_FIELDS, INDEX, VIX, MarketView, Versions
 
-_IN_PANEL = ("split", "stock_dividend", "cash_dividend", "special_dividend")
+_IN_PANEL = ("split", "stock_dividend", "cash_dividend", "special_dividend", "spin_off")
 
 # Kinds that change the panel, or nothing that features and accounting must know; any other kind quarantines the symbol.
 _APPLIED = (*_IN_PANEL, "symbol_change")
@@ -30,10 +31,17 @@ class CanonicalTables:
     bars: pa.Table
     actions: pa.Table
     index_level: pa.Table
+    restated: pa.Table
+    membership: pa.Table
 
 
 def build_view(
-    tables: CanonicalTables, sessions: DateArray, symbols: Sequence[str], series: dict[str, str], surface: Surfaces | None = None
+    tables: CanonicalTables,
+    sessions: DateArray,
+    symbols: Sequence[str],
+    series: dict[str, str],
+    surface: Surfaces | None = None,
+    universe: str | None = None,
 ) -> MarketView:
     """Return canonical tables as a view on the given sessions.
 
@@ -43,6 +51,8 @@ def build_view(
         From the view's names (`index`, `vix`) to series of the domain `index_level`.
     surface
         Measures of the options surfaces; None where no column reads them.
+    universe
+        The list of the membership table that says who belongs when; None: all symbols always do.
 
     Raises
     ------
@@ -70,7 +80,21 @@ def build_view(
         series=levels,
         surface={} if surface is None else surface.measures,
         surface_known=nothing if surface is None else surface.known,
+        member=np.ones(nothing.shape, dtype=np.bool_) if universe is None else members(tables.membership, universe, sessions, symbols),
+        earlier=_versions(tables.restated, sessions, symbols),
     )
+
+
+def _versions(restated: pa.Table, sessions: DateArray, symbols: Sequence[str]) -> Versions:
+    """Return the versions of bars that a restatement replaced, ascending in the day they were known."""
+    days, order = _days(restated, "session"), {symbol: column for column, symbol in enumerate(symbols)}
+    row = np.minimum(np.searchsorted(sessions, days), len(sessions) - 1).astype(np.int64)
+    column = np.array([order.get(symbol, -1) for symbol in restated["symbol"].to_pylist()], dtype=np.int64)
+    values = np.stack([restated[name].to_numpy() for name in BAR_FIELDS], axis=1)
+    versions = Versions(row, column, values, _days(restated, "known_on").astype(np.float64))
+    ascending = np.argsort(versions.known, kind="stable")
+    inside = (sessions[row] == days) & (column >= 0)
+    return versions.take(ascending[inside[ascending]])
 
 
 def first_session(tables: CanonicalTables, series: Sequence[str]) -> np.datetime64 | None:

@@ -248,7 +248,7 @@ def _left(task: ProofTask, cut: int, base: Reference, tally: Tally) -> None:
 
 
 def _existence(task: ProofTask, base: Mapping[str, FloatArray], tally: Tally) -> None:
-    absent = ~(task.view.panel.traded & (task.view.bars_known <= task.view.days[:, None]))
+    absent = ~(task.view.panel.traded & (task.view.first_known <= task.view.days[:, None]))
     for name, claim in task.claims.items():
         if claim.absent is not None:
             fine = np.isnan(base[name]) | (base[name] == claim.absent)

@@ -32,7 +32,7 @@ def _index_trend(market: Derived) -> FloatArray:
 
 
 def _dispersion(market: Derived) -> FloatArray:
-    _, deviation = row_moments(market.log_return(1))
+    _, deviation = row_moments(market.peers(market.log_return(1)))
     return window_mean(deviation, 20)
 
 
@@ -42,7 +42,7 @@ def _mean_correlation(market: Derived) -> FloatArray:
     window = CORRELATION_SESSIONS
     returns = market.log_return(1)
     mean, deviation = window_moments(returns, window, minimum=window)
-    used = np.isfinite(mean) & (deviation > TINY)
+    used = np.isfinite(mean) & (deviation > TINY) & market.view.member
     scale = np.where(used, 1.0 / (np.where(used, deviation, 1.0) * np.sqrt(window - 1.0)), 0.0)
     centre = (np.where(used, mean, 0.0) * scale).sum(axis=1)
     names = used.sum(axis=1)
@@ -63,7 +63,8 @@ def _correlation_spike(market: Derived) -> FloatArray:
 
 def _breadth(market: Derived) -> FloatArray:
     distance = market.panel.close / window_price_mean(market.panel.close, market.panel.split, 50) - 1.0
-    return row_mean(np.where(np.isfinite(distance), (distance > 0.0).astype(np.float64), np.nan))
+    above = np.where(np.isfinite(distance), (distance > 0.0).astype(np.float64), np.nan)
+    return row_mean(market.peers(above))
 
 
 REGIME_V1 = FeatureSet(

@@ -11,6 +11,7 @@ import pyarrow as pa
 from quanto.core.errors import MissingDataError
 from quanto.core.store import read_table, write_json, write_table
 from quanto.market.calendar import as_date, sessions_between
+from quanto.market.point_in_time import MEMBERSHIP
 from quanto.market.schema import CANONICAL
 from quanto.stages.features.audit import audit
 from quanto.stages.features.compute import compute
@@ -20,7 +21,7 @@ from quanto.stages.features.proof import failed
 from quanto.stages.features.report import feature_report, refuse_empty
 from quanto.stages.features.surface import surfaces
 from quanto.stages.features.tables import feature_table, label_table, regime_table
-from quanto.stages.features.view import SURFACE, MarketView
+from quanto.stages.features.view import ACTIONS, BARS, SURFACE, MarketView
 
 logger = logging.getLogger("quanto")
 
@@ -59,16 +60,21 @@ def read_view(config: FeaturesConfig, workspace: Path) -> tuple[MarketView, dict
     MissingDataError
         If there is no canonical data, or a symbol, series or surface has none.
     """
-    tables = CanonicalTables(*(_read(workspace, domain) for domain in ("equity_ohlcv", "corporate_actions", "index_level")))
+    bars, actions, levels, surface_rows = (
+        _read(workspace, domain, CANONICAL[domain]) for domain in (BARS, ACTIONS, "index_level", SURFACE)
+    )
+    restated, membership = _read(workspace, "restated", CANONICAL[BARS]), _read(workspace, "membership", MEMBERSHIP)
+    tables = CanonicalTables(bars, actions, levels, restated, membership)
     series = wanted_series(config)
     first = first_session(tables, tuple(series.values()))
     if first is None or as_date(first) > config.end_date:
         raise MissingDataError(f"data/canonical holds no bar and no index level up to {config.end_date}; run the stages before (dvc repro)")
     sessions, symbols = sessions_between(as_date(first), config.end_date), sorted(config.symbols)
-    surface = surfaces(_read(workspace, SURFACE), sessions, symbols) if SURFACE in select_columns(config).domains else None
-    return build_view(tables, sessions, symbols, series, surface), {} if surface is None else surface.rejected
+    surface = surfaces(surface_rows, sessions, symbols) if SURFACE in select_columns(config).domains else None
+    view = build_view(tables, sessions, symbols, series, surface, config.membership)
+    return view, {} if surface is None else surface.rejected
 
 
-def _read(workspace: Path, domain: str) -> pa.Table:
-    path = workspace / "data/canonical" / domain
-    return read_table(path, CANONICAL[domain]) if path.exists() else CANONICAL[domain].empty_table()
+def _read(workspace: Path, table: str, schema: pa.Schema) -> pa.Table:
+    path = workspace / "data/canonical" / table
+    return read_table(path, schema) if path.exists() else schema.empty_table()

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quanto.market.panel import BoolArray, FloatArray, Panel
-from quanto.stages.features.view import MarketView, mask_bars
+from quanto.stages.features.view import BAR_FIELDS, MarketView, Versions, mask_bars
 
 Series = Mapping[str, tuple[FloatArray, FloatArray]]
 
@@ -54,6 +54,8 @@ def perturb_after(view: MarketView, row: int, rng: np.random.Generator, keep: in
         series=_other_series(view.series, tail, rng),
         surface={name: np.where(surface_gone, np.nan, _noisy(values, after, 0.2, rng)) for name, values in view.surface.items()},
         surface_known=np.where(surface_gone, np.nan, view.surface_known),
+        member=view.member ^ (after & (rng.random(after.shape) < 0.05 * accidents)),
+        earlier=view.earlier,
     )
 
 
@@ -63,7 +65,11 @@ def another_market(view: MarketView, rng: np.random.Generator) -> MarketView:
 
 
 def stressed(view: MarketView, rng: np.random.Generator) -> MarketView:
-    """Return a copy with bars missing, halts, a late listing, an ending, splits, dividends, zero volumes, no surface."""
+    """Return a copy where much goes wrong at once.
+
+    Bars and surfaces are missing; there are halts, a late listing, an ending, splits, dividends, sessions without volume
+    and a name that leaves the universe.
+    """
     shape = view.panel.close.shape
     hidden = rng.random(shape) < _HOLE_RATE
     sessions, names = shape
@@ -73,6 +79,9 @@ def stressed(view: MarketView, rng: np.random.Generator) -> MarketView:
     if names > 3:
         hidden[: sessions // 3, 1] = True
         hidden[sessions - sessions // 5 :, 2] = True
+    left = np.zeros(shape, dtype=np.bool_)
+    if names > 4:
+        left[sessions // 2 :, 3] = True
     panel = mask_bars(_with_splits(view.panel, rng), hidden)
     panel = replace(panel, volume=np.where(np.isfinite(panel.volume) & (rng.random(shape) < 0.005), 0.0, panel.volume))
     pays = np.isfinite(panel.close) & (rng.random(shape) < _HOLE_RATE)
@@ -87,28 +96,46 @@ def stressed(view: MarketView, rng: np.random.Generator) -> MarketView:
         series={name: _with_holes(values, known, rng) for name, (values, known) in view.series.items()},
         surface={name: np.where(no_surface, np.nan, values) for name, values in view.surface.items()},
         surface_known=np.where(no_surface, np.nan, view.surface_known),
+        member=view.member & ~left,
+        earlier=view.earlier,
     )
 
 
 def with_late_rows(view: MarketView, cuts: npt.NDArray[np.int64], rng: np.random.Generator) -> tuple[MarketView, npt.NDArray[np.int64]]:
     """Return a copy in which bars, surfaces and index levels beside some of the cuts were known late, and where to look.
 
-    A row of session t or t-1, for a cut t, is known in the evening of t+1. The second value holds t-1, t and t+1 of
+    A row of session t or t-1, for a cut t, is known in the evening of t+1; of some bars another version was known in
+    time. The second value holds t-1, t and t+1 of
     each, ascending: where what was not yet known could be seen.
     """
     bars, surface, actions = view.bars_known.copy(), view.surface_known.copy(), view.actions_known.copy()
     series = {name: (values, known.copy()) for name, (values, known) in view.series.items()}
+    restated: list[tuple[int, int]] = []
     inner = cuts[(cuts > 1) & (cuts + 1 < len(bars))]
     chosen = inner[:: max(1, len(inner) // LATE_SESSIONS)]
     for cut in chosen:
         row, late = int(cut) - int(rng.integers(0, 2)), view.days[cut + 1]
         columns = np.flatnonzero(np.append(rng.random(bars.shape[1] - 1) < 0.5, True))
+        restated += [(row, int(column)) for column in columns[::2] if np.isfinite(bars[row, column])]
         for known in (bars, surface, actions):
             known[row, columns] = np.where(np.isnan(known[row, columns]), np.nan, late)
         for _, known in series.values():
             known[cut] = np.where(np.isnan(known[cut]), np.nan, late)
     around = np.unique(np.concatenate([chosen - 1, chosen, chosen + 1]))
-    return replace(view, bars_known=bars, surface_known=surface, actions_known=actions, series=series), around
+    earlier = _first_versions(view, restated, rng)
+    return replace(view, bars_known=bars, surface_known=surface, actions_known=actions, series=series, earlier=earlier), around
+
+
+def _first_versions(view: MarketView, places: list[tuple[int, int]], rng: np.random.Generator) -> Versions:
+    """Return other bars at the given places, known in their own evenings, beside the versions that the view has."""
+    row, column = (np.array([place[axis] for place in places], dtype=np.int64) for axis in (0, 1))
+    bars = np.stack([getattr(view.panel, name)[row, column] for name in BAR_FIELDS], axis=1)
+    values = bars * np.exp(0.05 * rng.standard_normal(len(row)))[:, None]
+    old = view.earlier
+    known = np.concatenate([old.known, view.days[row]])
+    order = np.argsort(known, kind="stable")
+    joined = (np.concatenate([old.row, row]), np.concatenate([old.column, column]), np.concatenate([old.values, values]), known)
+    return Versions(*(array[order] for array in joined))
 
 
 def _with_splits(panel: Panel, rng: np.random.Generator) -> Panel:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from quanto.market.calendar import DateArray
 from quanto.market.panel import BoolArray, FloatArray, Panel
@@ -20,6 +21,34 @@ INDEX = "index"
 VIX = "vix"
 SURFACE = "options_surface"
 DOMAINS = (BARS, ACTIONS, INDEX, VIX, SURFACE)
+BAR_FIELDS = ("open", "high", "low", "close", "volume")
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Earlier versions of bars that were restated since: one element each, ascending in the day they were known.
+
+    Attributes
+    ----------
+    row, column
+        Positions in the panel.
+    values
+        Shape (n_versions, 5): open, high, low, close, volume.
+    known
+        Days since 1970-01-01.
+    """
+
+    row: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    values: FloatArray
+    known: FloatArray
+
+    def take(self, rows: BoolArray | npt.NDArray[np.int64], shift: int = 0) -> Versions:
+        """Return the chosen versions, their sessions moved down by `shift`."""
+        return Versions(self.row[rows] - shift, self.column[rows], self.values[rows], self.known[rows])
+
+
+NO_VERSIONS = Versions(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty((0, len(BAR_FIELDS))), np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -43,6 +72,10 @@ class MarketView:
         Measures of the options surface by name, shape (n_sessions, n_symbols); empty where there is none.
     surface_known
         Shape (n_sessions, n_symbols).
+    member
+        Shape (n_sessions, n_symbols): whether the symbol belonged to the universe on that session.
+    earlier
+        Versions of bars before their restatement: what was known between the two.
     """
 
     panel: Panel
@@ -52,6 +85,8 @@ class MarketView:
     series: Mapping[str, tuple[FloatArray, FloatArray]]
     surface: Mapping[str, FloatArray]
     surface_known: FloatArray
+    member: BoolArray
+    earlier: Versions = NO_VERSIONS
 
     @property
     def sessions(self) -> DateArray:
@@ -81,27 +116,38 @@ class MarketView:
         day = self.days[row]
         bars_hidden, actions_hidden = ~(self.bars_known <= day), ~(self.actions_known <= day)
         blocks_hidden, surface_hidden = ~(self.blocks_known <= day), ~(self.surface_known <= day)
-        panel = mask_bars(self.panel, bars_hidden)
+        panel, bars_known = mask_bars(self.panel, bars_hidden), _hide(self.bars_known, bars_hidden)
+        versions = self.earlier.take(self.earlier.known <= day)
+        panel, bars_known = _as_it_was(panel, bars_known, versions.take(bars_hidden[versions.row, versions.column]))
         return MarketView(
             panel=replace(
                 panel,
                 split=np.where(actions_hidden, 1.0, panel.split),
                 dividend_usd=np.where(actions_hidden, 0.0, panel.dividend_usd),
             ),
-            bars_known=_hide(self.bars_known, bars_hidden),
+            bars_known=bars_known,
             actions_known=_hide(self.actions_known, actions_hidden),
             blocks_known=_hide(self.blocks_known, blocks_hidden),
             series={name: (_hide(values, ~(known <= day)), _hide(known, ~(known <= day))) for name, (values, known) in self.series.items()},
             surface={name: _hide(values, surface_hidden) for name, values in self.surface.items()},
             surface_known=_hide(self.surface_known, surface_hidden),
+            member=self.member,
+            earlier=versions,
         )
+
+    @property
+    def first_known(self) -> FloatArray:
+        """When the first version of each bar was known; shape (n_sessions, n_symbols)."""
+        out = self.bars_known.copy()
+        np.fmin.at(out, (self.earlier.row, self.earlier.column), self.earlier.known)
+        return out
 
     def without(self, domains: frozenset[str]) -> MarketView:
         """Return the market without the given domains: a column that does not declare them must not notice."""
         nothing = np.full_like(self.bars_known, np.nan)
         out = self
         if BARS in domains:
-            out = replace(out, panel=mask_bars(out.panel, np.ones_like(nothing, dtype=np.bool_)), bars_known=nothing)
+            out = replace(out, panel=mask_bars(out.panel, np.ones_like(nothing, dtype=np.bool_)), bars_known=nothing, earlier=NO_VERSIONS)
         if ACTIONS in domains:
             panel = replace(out.panel, split=np.ones_like(nothing), dividend_usd=np.zeros_like(nothing))
             out = replace(out, panel=panel, actions_known=nothing, blocks_known=nothing)
@@ -138,6 +184,8 @@ class MarketView:
             series={name: (cut(values), cut(known)) for name, (values, known) in self.series.items()},
             surface={name: cut(values) for name, values in self.surface.items()},
             surface_known=cut(self.surface_known),
+            member=self.member[rows],
+            earlier=self.earlier.take((self.earlier.row >= start) & (self.earlier.row < stop), shift=start),
         )
 
 
@@ -151,6 +199,19 @@ def mask_bars(panel: Panel, hidden: BoolArray) -> Panel:
         close=_hide(panel.close, hidden),
         volume=_hide(panel.volume, hidden),
     )
+
+
+def _as_it_was(panel: Panel, known: FloatArray, versions: Versions) -> tuple[Panel, FloatArray]:
+    """Return the panel with the given earlier versions in place, the latest of each bar last, and when they were known."""
+    if not len(versions.row):
+        return panel, known
+    place = versions.row, versions.column
+    fields = {name: getattr(panel, name).copy() for name in BAR_FIELDS}
+    for number, values in enumerate(fields.values()):
+        values[place] = versions.values[:, number]
+    known[place] = versions.known
+    open_, high, low, close, volume = fields.values()
+    return replace(panel, open=open_, high=high, low=low, close=close, volume=volume), known
 
 
 def _hide(values: FloatArray, hidden: BoolArray) -> FloatArray:

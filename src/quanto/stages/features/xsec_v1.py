@@ -1,6 +1,6 @@
 """`xsec_v1`: each name among the others of its session.
 
-A cross-section is the names with the value at t; with fewer than three the column is missing. The market of beta is the
+A cross-section is the members of the universe with the value at t; with fewer than three the column is missing. The market of beta is the
 mean return of the *other* names, so that a large name is not explained by itself.
 """
 
@@ -18,7 +18,7 @@ from quanto.stages.features.derived import ANNUAL_SESSIONS, MINIMUM_NAMES, Deriv
 from quanto.stages.features.view import ACTIONS, BARS
 
 _READS = frozenset({BARS, ACTIONS})
-_NAMES = "missing without the underlying value at t, or where fewer than 3 names have one"
+_NAMES = "missing without the underlying value at t, for non-members, or where fewer than 3 names have one"
 BETA_SESSIONS = 63
 TREND_SESSIONS = 20
 
@@ -41,7 +41,7 @@ def _liquidity(market: Derived) -> FloatArray:
 
 
 def _relative_strength(market: Derived) -> FloatArray:
-    returns = market.log_return(TREND_SESSIONS)
+    returns = market.peers(market.log_return(TREND_SESSIONS))
     return returns - row_mean(returns)[:, None]
 
 
@@ -53,12 +53,11 @@ def _trend_strength(market: Derived) -> FloatArray:
 
 
 def _others_mean(market: Derived) -> FloatArray:
-    returns = market.log_return(1)
+    returns = market.peers(market.log_return(1))
     seen = np.isfinite(returns)
-    count = seen.sum(axis=1)
-    total = np.where(seen, returns, 0.0).sum(axis=1)
-    others = (total[:, None] - returns) / np.maximum(count - 1, 1)[:, None]
-    return np.where((count >= MINIMUM_NAMES)[:, None], others, np.nan)
+    own = np.where(seen, returns, 0.0)
+    others = seen.sum(axis=1)[:, None] - seen
+    return np.where(others >= MINIMUM_NAMES - 1, (own.sum(axis=1)[:, None] - own) / np.maximum(others, 1), np.nan)
 
 
 def _regression(market: Derived) -> FloatArray:
@@ -90,7 +89,7 @@ def _compared(
         nan_rule=_NAMES,
         source="Gu, Kelly, Xiu (2020), cross-sectional standardisation",
         reads=reads,
-        compute=lambda market: row_zscore(market.once(value)),
+        compute=lambda market: row_zscore(market.peers(market.once(value))),
     )
     rank = FeatureColumn(
         name=f"xsec_{what}_rank",
@@ -101,7 +100,7 @@ def _compared(
         nan_rule=_NAMES,
         source="Gu, Kelly, Xiu (2020), section 2.1",
         reads=reads,
-        compute=lambda market: row_rank(market.once(value)),
+        compute=lambda market: row_rank(market.peers(market.once(value))),
     )
     return zscore, rank
 
