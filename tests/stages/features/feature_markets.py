@@ -128,3 +128,20 @@ def _write(folder: Path, domain: str, rows: list[dict[str, object]]) -> None:
     for year, part in by_year.items():
         table = pa.Table.from_pylist(part, schema=CANONICAL[domain])
         write_table(folder / "data/canonical" / domain / f"year={year}" / "part.parquet", table)
+
+
+def write_surfaces(folder: Path, view: MarketView, symbols: tuple[str, ...]) -> None:
+    """Write a small delta grid at 30 and 60 days for some symbols, whose level, skew (about -4 points) and volume move."""
+    lineage = {"vendor": "test", "vendors_seen": "test", "method": "only", "flags": "", "payload": "0" * 64, "payload_row": 0}
+    empty = dict.fromkeys(CANONICAL["options_surface"].names)
+    points = (("C", 0.25, -0.02, 10.0), ("C", 0.5, 0.0, 10.0), ("P", -0.5, 0.0, 15.0), ("P", -0.25, 0.02, 15.0))
+    rows = []
+    for number, day in enumerate(view.sessions.astype(object)):
+        for symbol in symbols:
+            for side, delta, skew, volume in points:
+                level = 0.3 + 0.05 * np.sin(number / 15) + skew * (1 + 0.2 * np.sin(number / 7))
+                # One tenor at 30 days, so that its points come back unchanged; volume on that tenor alone.
+                for tenor, traded in ((30.0, volume + number % 5), (60.0, None)):
+                    row = {"session": day, "symbol": symbol, "tenor_days": tenor, "side": side, "delta": delta, "iv": level}
+                    rows.append({**empty, **row, "volume": traded, **lineage, "known_on": day})
+    _write(folder, "options_surface", rows)

@@ -12,7 +12,7 @@ from quanto.core.errors import ConfigError, DataError, MissingDataError
 from quanto.core.store import read_json
 from quanto.stages.features.config import FeaturesConfig
 from quanto.stages.features.stage import audit_leakage, run
-from tests.stages.features.feature_markets import features_config, market, write_canonical
+from tests.stages.features.feature_markets import features_config, market, write_canonical, write_surfaces
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +174,25 @@ def test_eligible_names_have_a_bar_and_every_column_that_holds_them_back(workspa
     assert held.drop(columns=["session", "symbol", "eligible", "distance_mean_200"]).notna().all().all()
     assert np.isfinite(held["volatility_63"]).all()
     assert len(held) > 0
+
+
+def test_a_configured_surface_is_read_and_a_name_without_one_may_be_held(tmp_path: Path) -> None:
+    view = market(sessions=200, names=3)
+    write_canonical(tmp_path, view)
+    write_surfaces(tmp_path, view, ("AAA", "BBB"))
+    columns = ("return_1", "atm_iv_30", "skew_25_30", "put_call_volume", "atm_iv_available")
+    settings = {"feature_set": "core_v1_xsec_regime_opts_v1", "columns": columns, "market_columns": ("index_trend_20",)}
+    with ThreadPoolExecutor(1) as executor:
+        run(features_config(view, **settings), tmp_path, executor)
+    table = pq.read_table(tmp_path / "data/features/features.parquet").to_pandas()
+    assert table.groupby("symbol")["atm_iv_available"].mean().to_dict() == {"AAA": 1.0, "BBB": 1.0, "CCC": 0.0}
+    assert table.loc[table["symbol"] == "CCC", "eligible"].mean() > 0.9
+    seen = table[table["symbol"] == "AAA"]
+    number = np.arange(len(seen))
+    np.testing.assert_allclose(seen["skew_25_30"], -0.04 * (1 + 0.2 * np.sin(number / 7)), atol=1e-9)
+    np.testing.assert_allclose(seen["put_call_volume"], np.log((31 + 2 * (number % 5)) / (21 + 2 * (number % 5))), atol=1e-12)
+    proof = read_json(tmp_path / "reports/features/leak_proof.json")
+    assert isinstance(proof, dict)
+    assert proof["passed"] is True
+    with pytest.raises(MissingDataError, match="no usable options surface"), ThreadPoolExecutor(1) as executor:
+        run(features_config(view, **settings, symbols=("CCC",)), tmp_path, executor)
