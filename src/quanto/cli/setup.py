@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from dataclasses import asdict
 
@@ -49,8 +48,9 @@ def ui(options: argparse.Namespace) -> Result:
         "--port",
         str(options.port),
     ]
-    code = subprocess.run(command, check=False, cwd=data_root(), env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}).returncode  # noqa: S603  # no shell
-    return Result(exit_code=code)
+    os.chdir(data_root())
+    # In place of this process: whoever stops `quanto ui` stops the server.
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"})  # noqa: S606  # no shell
 
 
 def doctor(options: argparse.Namespace) -> Result:
