@@ -85,6 +85,31 @@ def test_an_error_is_one_message_and_exit_code_1(
     assert re.match(r"\w+Error: \S", captured.err)
 
 
+@pytest.mark.parametrize("verb", [["report"], ["compare", "workspace", "workspace"], ["ledger", "check"]], ids=lambda verb: verb[0])
+def test_success_is_one_line_of_json_for_machines(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root"))
+    checkout = write_finished(tmp_path / "checkout")
+    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+    (checkout / "dvc.yaml").write_text("stages: {}\n")
+    run([*verb, "--json", "--repo", str(checkout)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    json.loads(lines[0])
+
+
+def test_the_comparison_is_written_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root"))
+    checkout = str(write_finished(tmp_path / "checkout"))
+    subprocess.run(["git", "init", "-q", checkout], check=True)
+    page = tmp_path / "comparison.html"
+    assert run(["compare", "workspace", "workspace", "--html", str(page), "--repo", checkout]) == 0
+    assert page.is_file()
+    assert run(["compare", "workspace", "workspace", "--repo", checkout]) == 0
+    assert "sharpe" in capsys.readouterr().out
+
+
 def test_a_file_that_cannot_be_written_is_a_message_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkout = str(write_finished(tmp_path / "a"))
     (tmp_path / "file").write_text("in the way")
