@@ -75,13 +75,15 @@ def output_builder(config: FeaturesConfig, view: MarketView) -> OutputBuilder:
     return OutputBuilder(config, np.datetime64(split.train_start), np.datetime64(split.train_end))
 
 
-def claims(selection: Selection, after_train: np.datetime64) -> dict[str, Claim]:
+def claims(selection: Selection, after_train: np.datetime64, *, labelled: bool = True) -> dict[str, Claim]:
     """Return what each output of `OutputBuilder` claims; the observation is compared after the train window.
 
     Parameters
     ----------
     after_train
         The last train session: up to it a scaled value knows the whole train window, by design.
+    labelled
+        Whether any session has a regime label: history shorter than the warm-up has none, and nothing to prove.
     """
     out: dict[str, Claim] = {}
     for column in selection.asset:
@@ -89,8 +91,9 @@ def claims(selection: Selection, after_train: np.datetime64) -> dict[str, Claim]
     for column in selection.market:
         out[column.name] = Claim(column.lookback, None)
     out["eligible"] = Claim(None, 0.0, varies=False)
-    out["high_volatility"] = Claim(None, None, varies=False)
-    out |= {name: Claim(None, None) for name in ("enter_threshold", "exit_threshold")}
+    if labelled:
+        out["high_volatility"] = Claim(None, None, varies=False)
+        out |= {name: Claim(None, None) for name in ("enter_threshold", "exit_threshold")}
     for column in (*selection.asset, *selection.market):
         absent = 0.0 if column.axis == "asset" else None
         out[OBSERVED + column.name] = Claim(None, absent, after_train)
@@ -119,4 +122,5 @@ def audit(view: MarketView, config: FeaturesConfig, executor: Executor | None = 
         raise DataError("no session has values of all feature columns; the leak proof has nothing to compare. Widen start_date..end_date")
     first_test = int(np.searchsorted(view.sessions, build.train_end, side="right"))
     cuts = np.flatnonzero(started) if every_session else choose_cuts(rows, first_test, config.proof_sessions, config.seed)
-    return {**prove(build, claims(selection, build.train_end), view, cuts, config.seed, executor), "sessions_available": int(started.sum())}
+    wanted = claims(selection, build.train_end, labelled=bool(features.labels.known[:-1].any()))
+    return {**prove(build, wanted, view, cuts, config.seed, executor), "sessions_available": int(started.sum())}

@@ -134,12 +134,13 @@ class ProofTask:
 def choose_cuts(rows: npt.NDArray[np.int64], first_test: int, count: int, seed: int) -> npt.NDArray[np.int64]:
     """Return ascending cuts: `count` of the `rows` from position `first_test` on, and a quarter as many before.
 
-    The observation is compared after the train window only, so most cuts lie there. All rows where there are fewer.
+    The observation is compared after the train window only, so most cuts lie there. All rows where there are fewer. The
+    last row but one is always among them: what has values at the very end only is compared too.
     """
     rng = generator(seed, "leak proof", "cuts")
     parts = [(rows[rows >= first_test], count), (rows[rows < first_test], max(1, count // 4))]
     drawn = [part if wanted >= len(part) else rng.choice(part, wanted, replace=False) for part, wanted in parts]
-    return np.sort(np.concatenate(drawn))
+    return np.unique(np.concatenate([*drawn, rows[-2:][:1]]))
 
 
 def prove(
