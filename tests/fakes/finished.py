@@ -86,6 +86,7 @@ def _reports(sharpe: float, edge: str, symbol: str) -> dict[str, Any]:
             "selection": "hindsight",
             "intervals": {"equal_weight_v1": {"intervals": {"sharpe": interval}}},
             "costs": {"break_even_bps": 3.5, "linear_cost_bps": 5.0, "runs": [{"factor": 2.0, **own}]},
+            "walk_forward": {"books": {"candidate": own}, "folds": [{"test_start": SESSIONS[0], "test_end": SESSIONS[3], **own}]},
             "stress": {"lagged_signals": own, "leave_one_out": {symbol: own}},
             "seeds": {"alpha": {"member_0": 0.01, "member_1": None}, "spread": {"seeds": 2, "share_positive": 1.0}},
             "attribution": {

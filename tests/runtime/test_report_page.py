@@ -88,6 +88,7 @@ def test_what_the_files_hold_is_shown(finished: Path) -> None:
         assert expected in text, expected
     assert "limits hit: turnover" in text
     assert "3.50 bps" in text
+    assert "2010-01-04 to 2010-01-07" in text, "the walk-forward fold"
 
 
 def test_a_name_from_a_file_cannot_become_markup_or_script(tmp_path: Path) -> None:

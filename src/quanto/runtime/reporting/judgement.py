@@ -249,6 +249,7 @@ def robustness(files: Files) -> Section:
             _stress_table("stress", whole, STRESS_COLUMNS, "Stress on the evaluation"),
             _stress_table("labels", sliced, SLICE_COLUMNS, "High volatility, with its labels in place and shifted by a session"),
             _stress_table("costs", cost_runs, STRESS_COLUMNS, "Costs"),
+            *_walk_forward(evaluation),
             Table(
                 ("metric", "estimate", "low", "high"),
                 tuple(intervals),
@@ -316,6 +317,16 @@ def _intervals(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
     first: Mapping[str, Any] = by_baseline.get(evaluation.get("baseline")) or next(iter(by_baseline.values()), {})
     found: Mapping[str, Any] = first.get("intervals", {})
     return found
+
+
+def _walk_forward(evaluation: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield what training again in every fold gives, where the experiment asks for it."""
+    found = evaluation.get("walk_forward") or {}
+    if found:
+        books = {pretty(name): numbers for name, numbers in found.get("books", {}).items()}
+        yield _stress_table("book", books, BOOK_COLUMNS, "Walk-forward: all folds joined, each trained on its own past")
+        folds = {f"{fold.get('test_start')} to {fold.get('test_end')}": fold for fold in found.get("folds", [])}
+        yield _stress_table("test segment", folds, STRESS_COLUMNS, "Walk-forward: fold by fold")
 
 
 def _stress_table(name: str, runs: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str], title: str) -> Table:
