@@ -29,8 +29,9 @@ from quanto.core.errors import ConfigError, DataError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-QUADRATURE_NODES = 9
+QUADRATURE_NODES = 7
 START_PRICE = 100.0
+LARGEST_LOG_LEVEL = 600
 BASE_LOG_DOLLAR_VOLUME = 18.0
 
 # Relative value iteration stops when the gain of one pass varies by less than this over all states, per session.
@@ -124,7 +125,7 @@ class RegimeMarket:
         Raises
         ------
         ConfigError
-            With more than 4 names: the grid grows as 9^names.
+            With more than 4 names: the grid grows as 7^names.
         """
         if self.n_symbols > 4:
             raise ConfigError(f"the optimum of a regime market is computed for up to 4 names; found {self.n_symbols}")
@@ -147,7 +148,7 @@ class RegimeMarket:
         # What is observed at t decides the return of t+1; the first session has none.
         after = np.asarray(self.mean)[states] + np.asarray(self.deviation)[states] * draws
         log_returns = np.vstack([np.zeros((1, self.n_symbols)), after[:-1]])
-        close = START_PRICE * np.exp(np.cumsum(log_returns, axis=0))
+        close = _prices(log_returns)
         known = after / np.asarray(self.deviation)[states] if self.foresight else log_returns / np.asarray(self.deviation).max()
         level = np.eye(len(self.transition))[states][:, 1:] * 2 - 1
         realised = np.expm1(after)
@@ -211,7 +212,7 @@ class CrossSection:
             signal[t] = self.memory * signal[t - 1] + np.sqrt(1 - self.memory**2) * shocks[t]
         noise = rng.normal(size=(sessions, self.names))
         after = self.drift + self.deviation * (self.information * signal + np.sqrt(1 - self.information**2) * noise)
-        close = START_PRICE * np.exp(np.cumsum(np.vstack([np.zeros((1, self.names)), after[:-1]]), axis=0))
+        close = _prices(np.vstack([np.zeros((1, self.names)), after[:-1]]))
         states = np.zeros(sessions, dtype=np.int64)
         return Sample(close, signal[..., None], np.empty((sessions, 0)), states, lambda weights: self.growth(signal, weights))
 
@@ -362,6 +363,15 @@ def best_weights(market: RegimeMarket, state: int) -> FloatArray:
     found = minimize(loss, inner, jac=gradient, bounds=[(0, 1)] * n, constraints=[room], method="SLSQP", options={"ftol": 1e-12})
     candidates = [np.clip(found.x, 0, 1), *corners]
     return max(candidates, key=lambda weights: float(market.growth(state, weights)) if weights.sum() <= 1 + 1e-9 else -np.inf)
+
+
+def _prices(log_returns: FloatArray) -> FloatArray:
+    level = np.cumsum(log_returns, axis=0)
+    if np.abs(level).max() > LARGEST_LOG_LEVEL:
+        raise ConfigError(
+            f"over {len(level)} sessions the price level leaves e^+-{LARGEST_LOG_LEVEL}; draw fewer sessions or lower the drift"
+        )
+    return np.asarray(START_PRICE * np.exp(level))
 
 
 def _simplex(n: int, steps: int) -> FloatArray:
