@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -197,7 +198,8 @@ def shadow(files: Files) -> Section:
 
 def _facts(values: Mapping[str, object]) -> Iterator[tuple[Cell, ...]]:
     for name, value in flat(values):
-        yield Cell(pretty(name.replace(".", ": ")), name), _fact(name, value)
+        # Texts and numbers share the column: all stand to the left.
+        yield Cell(pretty(name.replace(".", ": ")), name), replace(_fact(name, value), numeric=False)
 
 
 def _fact(name: str, value: object) -> Cell:
@@ -213,7 +215,7 @@ def _by_regime(regimes: Mapping[str, Any]) -> Table:
     keys = list(dict.fromkeys(key for part in regimes.values() for key, _ in flat(part)))
     values = {name: dict(flat(part)) for name, part in regimes.items()}
     rows = tuple((Cell(pretty(key.replace(".", ": ")), key), *(_fact(key, values[name].get(key)) for name in names)) for key in keys)
-    return Table(("by regime", *(pretty(name) for name in names)), rows, folded=True)
+    return Table(("by regime", *(pretty(name) for name in names)), rows, "By regime", folded=True)
 
 
 def _shadow_pictures(files: Files) -> Iterator[Picture]:
@@ -246,7 +248,7 @@ def lineage(files: Files) -> Section:
     return Section(
         "lineage",
         "Lineage, from the model to the vendors' bytes",
-        ("`quanto verify` follows these links, offline, and stops at the first byte that differs.",),
+        ("`quanto verify` follows these links, offline, and names each that does not hold.",),
         (
             Table(("stage", "reads", "files written", "manifest"), short),
             Table(("stage", "", "file", "SHA-256", "rows", "bytes"), tuple(_links(known)), "Every file read and written", folded=True),
