@@ -480,6 +480,145 @@ def test_a_policy_that_cannot_be_enforced_is_refused(changes: dict[str, Any], wo
         wide_policy(**changes)
 
 
+POSITIVE = (
+    "max_gross_exposure", "max_net_exposure", "max_name_weight", "max_beta", "max_gap_loss", "max_days_to_exit", "max_order_notional_usd",
+    "max_order_volume_share", "max_turnover", "price_collar", "exit_volume_share",
+    "reduce_only_daily_loss", "halt_daily_loss", "reduce_only_drawdown", "halt_drawdown",
+)  # fmt: skip
+FROM_ZERO = (
+    "minimum_cash", "gap_market_shock", "gap_name_shock", "max_price_age_sessions", "max_missing_share",
+    "position_tolerance_shares", "cash_tolerance_usd", "nav_tolerance",
+)  # fmt: skip
+UP_TO_ONE = (
+    "exit_volume_share", "gap_market_shock", "gap_name_shock", "max_missing_share", "reduce_only_daily_loss", "halt_daily_loss",
+    "reduce_only_drawdown", "halt_drawdown",
+)  # fmt: skip
+
+
+def alone(name: str, value: Any) -> RiskPolicy:
+    """Return a policy with one limit changed and none in contradiction to it."""
+    friends = {
+        "max_gross_exposure": ("max_net_exposure", "max_name_weight"),
+        "halt_daily_loss": ("reduce_only_daily_loss",),
+        "halt_drawdown": ("reduce_only_drawdown",),
+    }
+    return wide_policy(**{name: value}, **dict.fromkeys(friends.get(name, ()), value))
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_a_limit_of_zero_is_refused_and_a_small_one_is_not(name: str) -> None:
+    alone(name, 0.001)
+    for value in (0.0, -0.5):
+        with pytest.raises(ValidationError, match=name):
+            alone(name, value)
+
+
+@pytest.mark.parametrize("name", FROM_ZERO)
+def test_zero_is_allowed_where_it_means_something_and_less_is_not(name: str) -> None:
+    whole = name.endswith("_sessions")
+    alone(name, 0 if whole else 0.0)
+    with pytest.raises(ValidationError, match=name):
+        alone(name, -1 if whole else -0.001)
+
+
+@pytest.mark.parametrize("name", UP_TO_ONE)
+def test_a_fraction_may_be_one_and_no_more(name: str) -> None:
+    alone(name, 1.0)
+    with pytest.raises(ValidationError, match=name):
+        alone(name, 1.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("max_positions", 1), ("max_orders_per_minute", 1), ("max_policy_age_sessions", 1), ("beta_sessions", 20)]
+)
+def test_counts_have_their_least_value(name: str, least: int) -> None:
+    alone(name, least)
+    with pytest.raises(ValidationError, match=name):
+        alone(name, least - 1)
+
+
+@pytest.mark.parametrize("name", ["minimum_cash", "nav_tolerance"])
+def test_the_whole_account_is_no_floor_and_no_tolerance(name: str) -> None:
+    alone(name, 0.999)
+    with pytest.raises(ValidationError, match=name):
+        alone(name, 1.0)
+
+
+def test_leverage_of_one_is_allowed_and_less_is_not() -> None:
+    alone("max_leverage", 1.0)
+    with pytest.raises(ValidationError, match="max_leverage"):
+        alone("max_leverage", 0.999)
+
+
+# Edges of the measures.
+
+
+def test_rounding_is_forgiven_and_more_is_not() -> None:
+    for limit, scale in ((0.2, 1.0), (5.0, 5.0)):
+        known = snapshot(nav=10_000.0 / (limit / 0.2), nav_now=10_000.0 / (limit / 0.2))
+        weight = measure(order(), known, wide_policy()).name_weight
+        assert "name_weight" not in broken(order(), known, wide_policy(max_name_weight=weight - 0.9e-9 * scale))
+        assert "name_weight" in broken(order(), known, wide_policy(max_name_weight=weight - 1.1e-9 * scale))
+    cash = measure(order(), snapshot(), wide_policy()).cash
+    assert "cash" not in broken(order(), snapshot(), wide_policy(minimum_cash=cash + 0.9e-9))
+    assert "cash" in broken(order(), snapshot(), wide_policy(minimum_cash=cash + 1.1e-9))
+    assert account_breaches(100.0 - 0.9e-7, 100.0, 100.0, wide_policy(reduce_only_daily_loss=1e-12)) == []
+    assert account_breaches(100.0 - 1.1e-7, 100.0, 100.0, wide_policy(reduce_only_daily_loss=1e-12)) != []
+
+
+def test_a_name_that_is_neither_held_nor_bought_may_be_unknown() -> None:
+    nan = math.nan
+    known = snapshot(reference=[10.0, 20.0, nan], price=[10.0, 20.0, nan], beta=[1.0, 0.5, nan], adv_usd=[1e6, 2e6, nan])
+    assert judge(order(), known, wide_policy()).quantity == 100.0
+    assert measure(order(), known, wide_policy()) == measure(order(), snapshot(), wide_policy())._replace(snapshot=known)
+
+
+@pytest.mark.parametrize("quantity", [1.0, 2.0])
+@pytest.mark.parametrize("already", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("held", [0.0, 1.0, -1.0, -2.0, -3.0])
+def test_single_shares_and_short_positions_are_counted_like_any_other(held: float, already: float, quantity: float) -> None:
+    known = snapshot(shares=[100.0, held, 0.0], open_purchases=[0.0, already, 0.0], impact=[1e-4] * 3, slippage=0.01, linear_cost=0.002)
+    value = (held + already + quantity) * 20.0
+    case = measure(order(quantity=quantity), known, wide_policy())
+    assert case.gross == pytest.approx((1000 + abs(value)) / 10_000)
+    assert case.net == pytest.approx((1000 + value) / 10_000)
+    assert case.beta == pytest.approx((1000 + 0.5 * value) / 10_000)
+    assert case.name_weight == pytest.approx(abs(value) / 10_000)
+    assert case.days_to_exit == pytest.approx(abs(value) / 2e5)
+    assert case.positions == 1 + (value != 0)
+    assert case.gap_loss == pytest.approx(0.1 * (1000 + 0.5 * abs(value)) / 10_000 + 0.3 * 0.1)
+    worst = (already + quantity) * 20.0 * 1.01
+    assert case.cash == pytest.approx((9000 - worst * (1 + 0.002 + 1e-4 * math.sqrt(worst))) / 10_000)
+    assert case.leverage == pytest.approx((1000 + max(value, 0.0) + case.cash * 10_000) / 10_000)
+
+
+def test_an_empty_account_has_no_exposure() -> None:
+    empty = snapshot(shares=[0.0, 0.0, 0.0])
+    assert total(empty) == (0.0,) * 8
+
+
+@pytest.mark.parametrize("held", [0.5, 100.0])
+def test_a_sale_of_all_that_is_held_reduces_up_to_rounding(held: float) -> None:
+    known, slack = snapshot(shares=[held, 0.0, 0.0]), 1e-9 * max(1.0, held)
+    case = measure(order("A", "sell", held + 0.9 * slack), known, wide_policy())
+    assert case.reduces
+    assert case.short_shares == 0.0
+    case = measure(order("A", "sell", held + 1.2 * slack), known, wide_policy())
+    assert not case.reduces
+    assert case.short_shares == pytest.approx(1.2 * slack, rel=1e-3)
+    assert measure(order("B", "buy", 1.0), known, wide_policy()).short_shares == 0.0
+
+
+def test_a_volume_of_zero_is_an_unknown_volume() -> None:
+    found = portfolio_breaches(np.array([500.0]), 500.0, np.zeros(1), np.ones(1), ("A",), wide_policy())
+    assert [(breach.check, math.isnan(breach.found)) for breach in found] == [("days_to_exit", True)]
+
+
+def test_a_bankrupt_portfolio_breaks_what_is_measured_by_nav() -> None:
+    found = {b.check for b in portfolio_breaches(np.array([100.0]), -100.0, np.full(1, 1e6), np.ones(1), ("A",), wide_policy())}
+    assert {"gross_exposure", "net_exposure", "leverage", "beta", "gap_loss", "cash", "name_weight"} <= found
+
+
 def test_all_contradictions_are_told_at_once() -> None:
     with pytest.raises(ValidationError) as error:
         wide_policy(max_name_weight=2e6, max_net_exposure=2e6, reduce_only_drawdown=0.5, halt_drawdown=0.4)
