@@ -66,7 +66,7 @@ def audit_leakage(options: argparse.Namespace) -> Result:
     params = _params(folder, options)
     config = load_section("features", params["features"], FeaturesConfig)
     with open_executor(load_section("runtime", params["runtime"], RuntimeConfig)) as executor:
-        proof = audit(config, folder, executor)
+        proof = audit(config, folder, executor, every_session=True)
     passed = bool(proof.get("passed")) if isinstance(proof, dict) else False
     return Result(
         ("no look-ahead was found" if passed else "look-ahead was found; --json names the columns",), proof, exit_code=int(not passed)

@@ -24,7 +24,10 @@ class Link:
 
     def line(self) -> bytes:
         """Return the record as one line of canonical JSON."""
-        return canonical_json({"body": self.body, "digest": self.digest, "index": self.index, "kind": self.kind, "previous": self.previous}) + b"\n"
+        return (
+            canonical_json({"body": self.body, "digest": self.digest, "index": self.index, "kind": self.kind, "previous": self.previous})
+            + b"\n"
+        )
 
 
 def append(chain: Sequence[Link], kind: str, body: JsonValue) -> Link:

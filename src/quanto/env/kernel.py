@@ -99,26 +99,35 @@ def step(
     return Books(*state), Outcome(*outcome)
 
 
+@njit(cache=True, inline="always")
+def _fee(value, linear, impact):  # type: ignore[no-untyped-def]  # numba infers the types
+    # The root is dear and most markets have no impact; value * (linear + 0 * root) is the same number.
+    return value * (linear + impact * np.sqrt(value)) if impact > 0.0 else value * linear
+
+
 @njit(cache=True)
-def _advance(tape, s, shares, cash, dividends, overnight):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Apply interest, dividends, splits and payouts of the open of session s to one book, in place; return (cash, nav, interest)."""
+def _advance(tape, s, b, shares, cash, dividends, overnight):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Apply interest, dividends, splits and payouts of the open of session s to book b, in place; return (cash, nav, interest)."""
+    close, opens, split, dividend, payout = tape.close[s - 1], tape.open[s], tape.split[s], tape.dividend[s], tape.payout[s]
     interest = cash * tape.cash_rate[s]
     nav = 0.0
     received = 0.0
-    for i in range(shares.shape[0]):
-        before = shares[i] * tape.close[s - 1, i]
-        paid = shares[i] * tape.dividend[s, i]
-        shares[i] *= tape.split[s, i]
-        dividends[i] = paid
+    for i in range(shares.shape[1]):
+        held = shares[b, i]
+        before = held * close[i]
+        paid = held * dividend[i]
+        held *= split[i]
+        dividends[b, i] = paid
         received += paid
-        if np.isnan(tape.payout[s, i]):
-            value = shares[i] * tape.open[s, i]
+        if np.isnan(payout[i]):
+            value = held * opens[i]
             nav += value
         else:
-            value = shares[i] * tape.payout[s, i]
+            value = held * payout[i]
             received += value
-            shares[i] = 0.0
-        overnight[i] = value - before
+            held = 0.0
+        shares[b, i] = held
+        overnight[b, i] = value - before
     cash += interest + received
     return cash, nav + cash, interest
 
@@ -130,7 +139,7 @@ def _open_books(tape, t, nav, weights):  # type: ignore[no-untyped-def]  # numba
     cash = np.empty(books)
     nav_open = np.empty(books)
     held = np.zeros((books, symbols))
-    scratch = np.empty((2, symbols))
+    dividends, overnight = np.empty((books, symbols)), np.empty((books, symbols))
     for b in range(books):
         cash[b] = nav[b]
         for i in range(symbols):
@@ -139,45 +148,47 @@ def _open_books(tape, t, nav, weights):  # type: ignore[no-untyped-def]  # numba
                 held[b, i] = weights[b, i]
                 shares[b, i] = weights[b, i] * nav[b] / price
                 cash[b] -= shares[b, i] * price
-        cash[b], nav_open[b], _ = _advance(tape, t[b] + 1, shares[b], cash[b], scratch[0], scratch[1])
+        cash[b], nav_open[b], _ = _advance(tape, t[b] + 1, b, shares, cash[b], dividends, overnight)
     return shares, cash, nav_open, nav.copy(), held, nav.copy()
 
 
 @njit(cache=True)
-def _trade(tape, s, shares, cash, wanted, floor, traded, unfilled):  # type: ignore[no-untyped-def]  # numba infers the types
-    """Fill one book's wanted shares at the open of session s, in place; return (cash, cost)."""
+def _trade(tape, s, b, shares, cash, wanted, floor, traded, unfilled):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Fill book b's wanted shares at the open of session s, in place; return (cash, cost)."""
+    opens, fillable, impact = tape.open[s], tape.fillable[s], tape.impact[s]
     linear = tape.linear_cost[s]
     cost = 0.0
     spend = 0.0
-    for i in range(shares.shape[0]):
-        price = tape.open[s, i]
-        value = (wanted[i] - shares[i]) * price
-        traded[i] = 0.0
-        unfilled[i] = 0.0
-        if not tape.fillable[s, i]:
-            unfilled[i] = value
+    for i in range(shares.shape[1]):
+        value = (wanted[i] - shares[b, i]) * opens[i]
+        traded[b, i] = 0.0
+        unfilled[b, i] = 0.0
+        if not fillable[i]:
+            unfilled[b, i] = value
         elif value < 0.0:
-            fee = -value * (linear + tape.impact[s, i] * np.sqrt(-value))
-            traded[i] = value
-            shares[i] = wanted[i]
+            fee = _fee(-value, linear, impact[i])
+            traded[b, i] = value
+            shares[b, i] = wanted[i]
             cash += -value - fee
             cost += fee
         elif value > 0.0:
-            spend += value * (1.0 + linear + tape.impact[s, i] * np.sqrt(value))
+            # What is still to be bought; final below, when all that is to be spent is known.
+            traded[b, i] = value
+            spend += value + _fee(value, linear, impact[i])
     # The cost of a smaller purchase is at most proportional (impact grows with the root), so this never overspends.
     # Nothing to buy is share 1: a fully invested book's cash may be a rounding error below the floor.
     share = 1.0 if spend <= max(cash - floor, 0.0) else max(0.0, cash - floor) / spend
-    for i in range(shares.shape[0]):
-        price = tape.open[s, i]
-        value = (wanted[i] - shares[i]) * price
-        if tape.fillable[s, i] and value > 0.0:
-            bought = value * share
-            fee = bought * (linear + tape.impact[s, i] * np.sqrt(bought))
-            traded[i] = bought
-            unfilled[i] = value - bought
-            shares[i] = wanted[i] if share == 1.0 else shares[i] + (wanted[i] - shares[i]) * share
-            cash -= bought + fee
-            cost += fee
+    if spend > 0.0:
+        for i in range(shares.shape[1]):
+            value = traded[b, i]
+            if value > 0.0:
+                bought = value * share
+                fee = _fee(bought, linear, impact[i])
+                traded[b, i] = bought
+                unfilled[b, i] = value - bought
+                shares[b, i] = wanted[i] if share == 1.0 else shares[b, i] + (wanted[i] - shares[b, i]) * share
+                cash -= bought + fee
+                cost += fee
     return cash, cost
 
 
@@ -195,29 +206,33 @@ def _step(tape, t, books, targets, minimum_cash, size_at_open):  # type: ignore[
     wanted = np.empty(symbols)
     for b in range(n):
         s = t[b] + 1
+        opens, close = tape.open[s], tape.close[s]
+        price_of, ratio_of = (opens, opens) if size_at_open else (tape.close[s - 1], tape.split[s])
+        nav = books.nav_open[b] if size_at_open else books.nav_close[b]
         for i in range(symbols):
-            price = tape.open[s, i] if size_at_open else tape.close[t[b], i]
-            nav = books.nav_open[b] if size_at_open else books.nav_close[b]
-            ratio = 1.0 if size_at_open else tape.split[s, i]
+            price = price_of[i]
+            ratio = 1.0 if size_at_open else ratio_of[i]
             wanted[i] = targets[b, i] * nav / price * ratio if price > 0.0 else shares[b, i]
         floor = minimum_cash * books.nav_open[b]
-        cash[b], cost[b] = _trade(tape, s, shares[b], cash[b], wanted, floor, traded[b], unfilled[b])
+        cash[b], cost[b] = _trade(tape, s, b, shares, cash[b], wanted, floor, traded, unfilled)
         value = cash[b]
         moved = 0.0
         for i in range(symbols):
-            value += shares[b, i] * tape.close[s, i]
-            intraday[b, i] = shares[b, i] * (tape.close[s, i] - tape.open[s, i])
+            worth = shares[b, i] * close[i]
+            weights[b, i] = worth
+            value += worth
+            intraday[b, i] = shares[b, i] * (close[i] - opens[i])
             moved += abs(traded[b, i])
         nav_close[b] = value
         # A book without value (a payout of nothing) stays a book of nothing: no weight, no turnover, ruined.
         turnover[b] = 0.5 * moved / books.nav_open[b] if books.nav_open[b] > 0.0 else 0.0
         peak[b] = max(books.peak[b], value)
         for i in range(symbols):
-            weights[b, i] = shares[b, i] * tape.close[s, i] / value if value > 0.0 else 0.0
+            weights[b, i] = weights[b, i] / value if value > 0.0 else 0.0
         if s == last:
             nav_open[b], log_growth[b] = np.nan, np.nan
             continue
-        cash[b], nav_open[b], interest[b] = _advance(tape, s + 1, shares[b], cash[b], dividends[b], overnight[b])
+        cash[b], nav_open[b], interest[b] = _advance(tape, s + 1, b, shares, cash[b], dividends, overnight)
         growth = nav_open[b] / books.nav_open[b] if books.nav_open[b] > 0.0 else 0.0
         ruined[b] = growth <= RUIN_FRACTION
         log_growth[b] = np.log(max(growth, RUIN_FRACTION))

@@ -127,7 +127,7 @@ WRONG_FILES = [
     (b"Day,Open\n1,2\n", ContractError),
     (b"", VendorError),
     (b"Date,Open\n", ContractError),
-    (gzip.compress(CSV.encode())[:-9], TruncatedError),
+    (gzip.compress(CSV.encode(), mtime=0)[:-9], TruncatedError),
 ]
 
 
