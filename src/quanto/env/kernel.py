@@ -174,7 +174,7 @@ def _trade(tape, s, b, shares, cash, wanted, floor, traded, unfilled):  # type: 
         elif value > 0.0:
             # What is still to be bought; final below, when all that is to be spent is known.
             traded[b, i] = value
-            spend += value + _fee(value, linear, impact[i])
+            spend += _fee(value, 1.0 + linear, impact[i])
     # The cost of a smaller purchase is at most proportional (impact grows with the root), so this never overspends.
     # Nothing to buy is share 1: a fully invested book's cash may be a rounding error below the floor.
     share = 1.0 if spend <= max(cash - floor, 0.0) else max(0.0, cash - floor) / spend
