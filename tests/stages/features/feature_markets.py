@@ -108,7 +108,14 @@ def write_canonical(folder: Path, view: MarketView) -> None:
     for name, series in (("index", "SPX"), ("vix", "VIX")):
         values, known = view.series[name]
         levels += [
-            {"session": day, "series": series, "value": float(value), "unit": "level", **lineage, "known_on": _day(when)}
+            {
+                "session": day,
+                "series": series,
+                "value": float(value),
+                "unit": "fraction" if name == "vix" else "level",
+                **lineage,
+                "known_on": _day(when),
+            }
             for day, value, when in zip(sessions, values, known, strict=True)
             if np.isfinite(value)
         ]

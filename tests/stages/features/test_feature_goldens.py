@@ -21,7 +21,7 @@ DOLLARS = pd.DataFrame(PANEL.close * PANEL.volume)
 LOG = np.log(CLOSE)
 RETURN = LOG.diff()
 INDEX = pd.Series(VIEW.series["index"][0])
-VIX = pd.Series(VIEW.series["vix"][0]) / 100
+VIX = pd.Series(VIEW.series["vix"][0])
 CORRELATION = RETURN.rolling(20).corr().groupby(level=0).apply(lambda block: block.to_numpy()[np.triu_indices(5, 1)].mean())
 
 

@@ -83,9 +83,9 @@ class Derived:
 
     @cached_property
     def vix(self) -> FloatArray:
-        """The VIX as a fraction per year (0.20, not 20); shape (n_sessions,)."""
+        """The VIX as a fraction per year (0.20, not 20: canonical keeps its unit as `fraction`); shape (n_sessions,)."""
         values = self.view.series[VIX][0]
-        return np.where(values > 0.0, values / 100.0, np.nan)
+        return np.where(values > 0.0, values, np.nan)
 
 
 def carry(values: FloatArray, split: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quanto.core.errors import ConfigError, MissingDataError
+from quanto.core.errors import ConfigError, DataError, MissingDataError
 from quanto.market.calendar import DateArray, as_date
 from quanto.market.panel import FloatArray, build_panel, pivot
 from quanto.market.point_in_time import members
@@ -61,7 +61,7 @@ def build_view(
     """
     bars, actions, index_level = tables.bars, tables.actions, tables.index_level
     panel = build_panel(bars, actions, sessions, symbols)
-    levels = {name: _series(index_level, source, sessions) for name, source in series.items()}
+    levels = {name: _series(index_level, source, sessions, name) for name, source in series.items()}
     missing = [symbol for symbol, column in zip(symbols, panel.traded.T, strict=True) if not column.any()]
     absent = [source for name, source in series.items() if not np.isfinite(levels[name][0]).any()]
     flat = surface is not None and not np.isfinite(surface.measures["atm_30"]).any()
@@ -104,8 +104,11 @@ def first_session(tables: CanonicalTables, series: Sequence[str]) -> np.datetime
     return days.min() if len(days) else None
 
 
-def _series(table: pa.Table, series: str, sessions: DateArray) -> tuple[FloatArray, FloatArray]:
-    renamed = table.rename_columns(["symbol" if name == "series" else name for name in table.column_names])
+def _series(table: pa.Table, series: str, sessions: DateArray, name: str) -> tuple[FloatArray, FloatArray]:
+    units = {unit for unit, found in zip(table["unit"].to_pylist(), table["series"].to_pylist(), strict=True) if found == series}
+    if name == VIX and units - {"fraction"}:
+        raise DataError(f"series {series} must be a fraction per year (0.20, not 20); found unit {', '.join(sorted(units))}")
+    renamed = table.rename_columns(["symbol" if column == "series" else column for column in table.column_names])
     return pivot(renamed, "value", sessions, [series])[:, 0], pivot(renamed, "known_on", sessions, [series])[:, 0]
 
 
