@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -47,14 +48,15 @@ def wanted_weights(action_map: ActionMap, actions: FloatArray | npt.NDArray[np.f
     actions
         Shape (n_books, action_map.size(n_symbols)); clipped to +-8.
     eligible
-        Shape (n_books, n_symbols).
+        Shape (n_books, n_symbols), or (1, n_symbols) for all books alike.
 
     Raises
     ------
     DataError
         If an action is NaN or infinite: a broken network must not trade.
     """
-    if not np.isfinite(actions).all():
+    # The sum is the quick look: it is finite only where every action is.
+    if not math.isfinite(float(actions.sum())) and not np.isfinite(actions).all():
         book, place = np.argwhere(~np.isfinite(actions))[0]
         raise DataError(f"action {place} of book {book} is {actions[book, place]}; the network or its observation is broken")
     if action_map.kind == "exposure":
@@ -64,36 +66,38 @@ def wanted_weights(action_map: ActionMap, actions: FloatArray | npt.NDArray[np.f
 
 @njit(cache=True)
 def _softmax(actions, eligible, scale, cash):  # type: ignore[no-untyped-def]  # numba infers the types
-    books, symbols = eligible.shape
+    books, symbols = actions.shape[0], eligible.shape[1]
     out = np.zeros((books, symbols))
     for b in range(books):
+        row = eligible[b if eligible.shape[0] > 1 else 0]
         highest = scale * _clip(actions[b, symbols]) if cash else -np.inf
         for i in range(symbols):
-            if eligible[b, i]:
+            if row[i]:
                 out[b, i] = scale * _clip(actions[b, i])
                 highest = max(highest, out[b, i])
         total = np.exp(scale * _clip(actions[b, symbols]) - highest) if cash else 0.0
         for i in range(symbols):
-            if eligible[b, i]:
+            if row[i]:
                 out[b, i] = np.exp(out[b, i] - highest)
                 total += out[b, i]
         for i in range(symbols):
-            if eligible[b, i]:
+            if row[i]:
                 out[b, i] /= total
     return out
 
 
 @njit(cache=True)
 def _exposure(actions, eligible, scale):  # type: ignore[no-untyped-def]  # numba infers the types
-    books, symbols = eligible.shape
+    books, symbols = actions.shape[0], eligible.shape[1]
     out = np.zeros((books, symbols))
     for b in range(books):
+        row = eligible[b if eligible.shape[0] > 1 else 0]
         names = 0
         for i in range(symbols):
-            names += eligible[b, i]
+            names += row[i]
         held = 1.0 / (1.0 + np.exp(-scale * _clip(actions[b, 0])))
         for i in range(symbols):
-            if eligible[b, i]:
+            if row[i]:
                 out[b, i] = held / names
     return out
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quanto.core.errors import DataError
-from quanto.env.kernel import open_books, step
+from quanto.env.kernel import Books, Outcome, open_books, step
 from quanto.env.tape import Tape
 from quanto.portfolio.constraints import Limits, constrain
 
@@ -102,24 +102,45 @@ def simulate(
     books = open_books(tape, np.array([start - 1]), np.array([nav]), held)
     # The advance before the first session happened when the book was opened.
     advance = _opening(tape, start - 1, held[0] * nav, nav)
-    rows: dict[str, list[FloatArray]] = {name: [] for name in ("nav", "nav_open", "weights", "targets", "shares", *_FLOWS)}
-
+    trail: list[tuple[Books, Outcome, FloatArray]] = []
+    nav_open: list[FloatArray] = []
     for t in range(start - 1, stop - 1):
         drawdown = float(books.nav_close[0] / books.peak[0] - 1)
         wanted = decide(t, books.weights[0], drawdown)
         targets = constrain(wanted[None, :], books.weights, tape.eligible[t : t + 1], limits, cap[t : t + 1])
-        rows["nav_open"].append(books.nav_open[0])
+        nav_open.append(books.nav_open)
         books, outcome = step(tape, np.array([t]), books, targets, limits.minimum_cash, size_at_open)
-        values = {"nav": books.nav_close, "weights": books.weights, "targets": targets, "turnover": outcome.turnover}
-        values |= {"cost": outcome.cost, "traded": outcome.traded, "unfilled": outcome.unfilled, "intraday": outcome.intraday}
-        for name, value in values.items():
-            rows[name].append(value[0])
-        rows["shares"].append(books.weights[0] * books.nav_close[0] / np.where(tape.close[t + 1] > 0, tape.close[t + 1], 1.0))
-        for name, flow in zip(("overnight", "dividends", "interest"), advance, strict=True):
-            rows[name].append(flow)
-        advance = (outcome.overnight[0], outcome.dividends[0], outcome.interest[0])
-    arrays = {name: np.array(values) for name, values in rows.items()}
-    return Simulation(start=start, stop=stop, nav_before=nav, **arrays)
+        trail.append((books, outcome, targets))
+    return _record(tape, start, nav, trail, np.concatenate(nav_open), advance)
+
+
+def _record(
+    tape: Tape,
+    start: int,
+    nav_before: float,
+    trail: list[tuple[Books, Outcome, FloatArray]],
+    nav_open: FloatArray,
+    advance: tuple[FloatArray, FloatArray, FloatArray],
+) -> Simulation:
+    """Return the trail of one book as arrays; the flows of an open belong to the step before, hence the shift."""
+    stop = start + len(trail)
+    nav = np.concatenate([books.nav_close for books, _, _ in trail])
+    weights = np.concatenate([books.weights for books, _, _ in trail])
+    close = tape.close[start:stop]
+    flows = {name: np.concatenate([getattr(outcome, name) for _, outcome, _ in trail]) for name in _FLOWS}
+    for name, first in zip(("overnight", "dividends", "interest"), advance, strict=True):
+        flows[name] = np.concatenate([np.asarray(first)[None], flows[name][:-1]])
+    return Simulation(
+        start=start,
+        stop=stop,
+        nav_before=nav_before,
+        nav=nav,
+        nav_open=nav_open,
+        weights=weights,
+        targets=np.concatenate([targets for _, _, targets in trail]),
+        shares=weights * nav[:, None] / np.where(close > 0, close, 1.0),
+        **flows,
+    )
 
 
 _FLOWS = ("turnover", "cost", "traded", "unfilled", "intraday", "overnight", "dividends", "interest")

@@ -6,6 +6,7 @@ session, in float64: equal inputs give equal bits wherever it is called.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,13 +88,12 @@ def decide(policy: Policy, prepared: Prepared, t: int, weights: FloatArray, draw
 
 def member_targets(policy: Policy, prepared: Prepared, t: int, weights: FloatArray, drawdown: float) -> FloatArray:
     """Return the weights that each member wants; shape (n_members, n_symbols); otherwise as `decide`."""
-    if not (np.isfinite(weights).all() and np.isfinite(drawdown)):
+    if not math.isfinite(float(weights.sum()) + drawdown):
         raise DataError(f"a decision needs finite weights and drawdown; found {weights.tolist()} and {drawdown}")
     asset = np.concatenate([prepared.asset[t], weights[:, None]], axis=1)
-    market = np.append(prepared.market[t], drawdown)
+    market = np.concatenate((prepared.market[t], (drawdown,)))
     actions = act(policy.networks, asset, market)
-    eligible = np.broadcast_to(prepared.eligible[t], (len(actions), len(weights)))
-    return wanted_weights(policy.spec.action_map, actions, eligible)
+    return wanted_weights(policy.spec.action_map, actions, prepared.eligible[t : t + 1])
 
 
 def exposure_cap(shield: Shield, data: MarketData) -> FloatArray:

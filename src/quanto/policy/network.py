@@ -137,7 +137,7 @@ def _raw_actions(networks: Networks, asset: FloatArray, market: FloatArray) -> F
     kind = networks.architecture.kind
     if kind == "per_asset":
         return _score(networks, asset, market)
-    inputs = np.concatenate([asset.ravel(), market]) if kind == "mlp" else np.append(market, asset[:, -1].sum())
+    inputs = np.concatenate((asset.ravel(), market) if kind == "mlp" else (market, (asset[:, -1].sum(),)))
     return _forward(networks.actor, inputs[None, :], networks.architecture.activation)[:, 0, :]
 
 

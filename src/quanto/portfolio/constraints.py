@@ -69,12 +69,12 @@ def constrain(targets: FloatArray, drifted: FloatArray, eligible: BoolArray, lim
     DataError
         If a target is NaN, infinite or negative; names the first place.
     """
+    if _sound(targets, drifted, exposure_cap):
+        return np.asarray(_constrain_books(targets, drifted, eligible, limits, exposure_cap))
     if not (np.isfinite(targets).all() and (targets >= -TOLERANCE).all()):
         place = np.argwhere(~(np.isfinite(targets) & (targets >= -TOLERANCE)))[0]
         raise DataError(f"targets must be finite and not negative (long only); found {targets[tuple(place)]} at {tuple(place.tolist())}")
-    if not (np.isfinite(exposure_cap).all() and np.isfinite(drifted).all()):
-        raise DataError("drifted weights and the exposure cap must be finite; a missing one would hide a breach")
-    return np.asarray(_constrain_books(targets, drifted, eligible, limits, exposure_cap))
+    raise DataError("drifted weights and the exposure cap must be finite; a missing one would hide a breach")
 
 
 def breaches(weights: FloatArray, eligible: BoolArray, limits: Limits, exposure_cap: float = 1.0) -> list[str]:
@@ -99,6 +99,18 @@ def breaches(weights: FloatArray, eligible: BoolArray, limits: Limits, exposure_
     if weights.sum() > cap + TOLERANCE:
         found.append(f"exposure is {weights.sum():.6f}, above {cap:.6f}")
     return found
+
+
+@njit(cache=True)
+def _sound(targets, drifted, exposure_cap):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Say whether everything is finite and no target negative: one pass instead of five array expressions per session."""
+    for b in range(targets.shape[0]):
+        if not np.isfinite(exposure_cap[b]):
+            return False
+        for i in range(targets.shape[1]):
+            if not (np.isfinite(targets[b, i]) and targets[b, i] >= -TOLERANCE and np.isfinite(drifted[b, i])):
+                return False
+    return True
 
 
 @njit(cache=True)
