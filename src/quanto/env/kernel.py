@@ -95,7 +95,7 @@ def step(
     size_at_open
         The diagnostic `sizing: open`: quantities from NAV and price at the open instead of the close.
     """
-    state, outcome = _step(tape, t, books, targets, minimum_cash, size_at_open)
+    state, outcome = step_books(tape, t, books, targets, minimum_cash, size_at_open)
     return Books(*state), Outcome(*outcome)
 
 
@@ -193,7 +193,8 @@ def _trade(tape, s, b, shares, cash, wanted, floor, traded, unfilled):  # type: 
 
 
 @njit(cache=True)
-def _step(tape, t, books, targets, minimum_cash, size_at_open):  # type: ignore[no-untyped-def]  # numba infers the types
+def step_books(tape, t, books, targets, minimum_cash, size_at_open):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Do what `step` says, compiled; return the fields of `Books` and of `Outcome` as two tuples."""
     n, symbols = targets.shape
     last = tape.close.shape[0] - 1
     shares, cash = books.shares.copy(), books.cash.copy()

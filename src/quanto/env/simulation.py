@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from quanto.core.errors import DataError
-from quanto.env.kernel import Books, Outcome, open_books, step
+from quanto.env.kernel import open_books, step_books
 from quanto.env.tape import Tape
-from quanto.portfolio.constraints import Limits, constrain
+from quanto.portfolio.constraints import Limits, constrain, constrain_books, sound
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -100,50 +102,68 @@ def simulate(
     cap = np.ones(sessions) if exposure_cap is None else exposure_cap
     held = np.zeros((1, symbols)) if weights is None else weights[None, :]
     books = open_books(tape, np.array([start - 1]), np.array([nav]), held)
+    trail = _empty_trail(stop - start, symbols)
     # The advance before the first session happened when the book was opened.
-    advance = _opening(tape, start - 1, held[0] * nav, nav)
-    trail: list[tuple[Books, Outcome, FloatArray]] = []
-    nav_open: list[FloatArray] = []
-    for t in range(start - 1, stop - 1):
+    first = _opening(tape, start - 1, held[0] * nav, nav)
+    trail.overnight[0], trail.dividends[0], trail.interest[0] = first
+    before = books.weights[0].copy()
+    for row in range(stop - start):
+        t = start - 1 + row
         drawdown = float(books.nav_close[0] / books.peak[0] - 1)
-        wanted = decide(t, books.weights[0], drawdown)
-        targets = constrain(wanted[None, :], books.weights, tape.eligible[t : t + 1], limits, cap[t : t + 1])
-        nav_open.append(books.nav_open)
-        books, outcome = step(tape, np.array([t]), books, targets, limits.minimum_cash, size_at_open)
-        trail.append((books, outcome, targets))
-    return _record(tape, start, nav, trail, np.concatenate(nav_open), advance)
-
-
-def _record(
-    tape: Tape,
-    start: int,
-    nav_before: float,
-    trail: list[tuple[Books, Outcome, FloatArray]],
-    nav_open: FloatArray,
-    advance: tuple[FloatArray, FloatArray, FloatArray],
-) -> Simulation:
-    """Return the trail of one book as arrays; the flows of an open belong to the step before, hence the shift."""
-    stop = start + len(trail)
-    nav = np.concatenate([books.nav_close for books, _, _ in trail])
-    weights = np.concatenate([books.weights for books, _, _ in trail])
+        wanted = decide(t, before, drawdown)
+        if not _session(tape, t, row, books, wanted[None, :], limits, cap, size_at_open, trail):
+            # One pass found a fault; this names it.
+            constrain(wanted[None, :], books.weights, tape.eligible[t : t + 1], limits, cap[t : t + 1])
+        before = trail.weights[row]
     close = tape.close[start:stop]
-    flows = {name: np.concatenate([getattr(outcome, name) for _, outcome, _ in trail]) for name in _FLOWS}
-    for name, first in zip(("overnight", "dividends", "interest"), advance, strict=True):
-        flows[name] = np.concatenate([np.asarray(first)[None], flows[name][:-1]])
-    return Simulation(
-        start=start,
-        stop=stop,
-        nav_before=nav_before,
-        nav=nav,
-        nav_open=nav_open,
-        weights=weights,
-        targets=np.concatenate([targets for _, _, targets in trail]),
-        shares=weights * nav[:, None] / np.where(close > 0, close, 1.0),
-        **flows,
-    )
+    shares = trail.weights * trail.nav[:, None] / np.where(close > 0, close, 1.0)
+    return Simulation(start=start, stop=stop, nav_before=nav, shares=shares, **trail._asdict())
 
 
-_FLOWS = ("turnover", "cost", "traded", "unfilled", "intraday", "overnight", "dividends", "interest")
+class _Trail(NamedTuple):
+    """What `Simulation` records, filled row by row."""
+
+    nav: FloatArray
+    nav_open: FloatArray
+    weights: FloatArray
+    targets: FloatArray
+    turnover: FloatArray
+    cost: FloatArray
+    traded: FloatArray
+    unfilled: FloatArray
+    intraday: FloatArray
+    overnight: FloatArray
+    dividends: FloatArray
+    interest: FloatArray
+
+
+def _empty_trail(rows: int, symbols: int) -> _Trail:
+    flat = ("nav", "nav_open", "turnover", "cost", "interest")
+    return _Trail(**{name: np.empty(rows if name in flat else (rows, symbols)) for name in _Trail._fields})
+
+
+@njit(cache=True)
+def _session(tape, t, row, books, wanted, limits, cap, size_at_open, trail):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Constrain, trade and record one session of one book, in place; return whether the inputs were sound.
+
+    One call instead of three: at a single book most of the time goes into handing arrays over.
+    """
+    if not sound(wanted, books.weights, cap[t : t + 1]):
+        return False
+    targets = constrain_books(wanted, books.weights, tape.eligible[t : t + 1], limits, cap[t : t + 1])
+    trail.nav_open[row] = books.nav_open[0]
+    state, outcome = step_books(tape, np.array([t]), books, targets, limits.minimum_cash, size_at_open)
+    shares, cash, nav_open, nav_close, weights, peak = state
+    _, turnover, cost, traded, unfilled, intraday, overnight, dividends, interest, _ = outcome
+    books.shares[:], books.cash[:], books.nav_open[:] = shares, cash, nav_open
+    books.nav_close[:], books.weights[:], books.peak[:] = nav_close, weights, peak
+    trail.nav[row], trail.weights[row], trail.targets[row] = nav_close[0], weights[0], targets[0]
+    trail.turnover[row], trail.cost[row], trail.intraday[row] = turnover[0], cost[0], intraday[0]
+    trail.traded[row], trail.unfilled[row] = traded[0], unfilled[0]
+    if row + 1 < len(trail.nav):
+        # The flows of an open belong to the session that begins with it.
+        trail.overnight[row + 1], trail.dividends[row + 1], trail.interest[row + 1] = overnight[0], dividends[0], interest[0]
+    return True
 
 
 def _opening(tape: Tape, t: int, held_usd: FloatArray, nav: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -69,8 +69,8 @@ def constrain(targets: FloatArray, drifted: FloatArray, eligible: BoolArray, lim
     DataError
         If a target is NaN, infinite or negative; names the first place.
     """
-    if _sound(targets, drifted, exposure_cap):
-        return np.asarray(_constrain_books(targets, drifted, eligible, limits, exposure_cap))
+    if sound(targets, drifted, exposure_cap):
+        return np.asarray(constrain_books(targets, drifted, eligible, limits, exposure_cap))
     if not (np.isfinite(targets).all() and (targets >= -TOLERANCE).all()):
         place = np.argwhere(~(np.isfinite(targets) & (targets >= -TOLERANCE)))[0]
         raise DataError(f"targets must be finite and not negative (long only); found {targets[tuple(place)]} at {tuple(place.tolist())}")
@@ -102,7 +102,7 @@ def breaches(weights: FloatArray, eligible: BoolArray, limits: Limits, exposure_
 
 
 @njit(cache=True)
-def _sound(targets, drifted, exposure_cap):  # type: ignore[no-untyped-def]  # numba infers the types
+def sound(targets, drifted, exposure_cap):  # type: ignore[no-untyped-def]  # numba infers the types
     """Say whether everything is finite and no target negative: one pass instead of five array expressions per session."""
     for b in range(targets.shape[0]):
         if not np.isfinite(exposure_cap[b]):
@@ -114,7 +114,8 @@ def _sound(targets, drifted, exposure_cap):  # type: ignore[no-untyped-def]  # n
 
 
 @njit(cache=True)
-def _constrain_books(targets, drifted, eligible, limits, exposure_cap):  # type: ignore[no-untyped-def]  # numba infers the types
+def constrain_books(targets, drifted, eligible, limits, exposure_cap):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Do what `constrain` says, compiled, to inputs that are `sound`."""
     books, symbols = targets.shape
     out = np.empty((books, symbols))
     start = np.empty(symbols)
