@@ -155,18 +155,24 @@ class Targets(bt.Strategy):  # type: ignore[misc]  # backtrader has no types
         if row is None:
             return
         value = self.broker.getvalue()
-        sizes = [(row[data._name] * value / data.close[0] - self.getposition(data).size, data) for data in self.datas]
-        for size, data in sorted(sizes, key=lambda item: item[0]):
-            if size < 0:
-                self.sell(data, size=-size)
-            elif size > 0:
-                self.buy(data, size=size)
+        excess = {data._name: self.getposition(data).size * data.close[0] - row[data._name] * value for data in self.datas}
+        for data in sorted(self.datas, key=lambda item: -excess[item._name]):  # sales first: they pay for the purchases
+            self.order_target_percent(data, target=row[data._name])
+
+
+class Fractional(bt.CommissionInfo):  # type: ignore[misc]  # as above
+    """Shares without rounding, as backtrader's documentation shows it."""
+
+    def getsize(self, price: float, cash: float) -> float:
+        """Return the shares that cash buys."""
+        return float(cash / price)
 
 
 def backtrader_value(panel: Panel, targets: dict[date, dict[str, float]]) -> tuple[float, float]:
     """Return the final value of the peer, and its CPU seconds without the loading of data."""
-    cerebro = bt.Cerebro(stdstats=False)
+    cerebro = bt.Cerebro()
     cerebro.broker.setcash(1e6)
+    cerebro.broker.addcommissioninfo(Fractional())
     cerebro.broker.set_checksubmit(False)
     index = pd.to_datetime(panel.sessions)
     for column, name in enumerate(panel.symbols):

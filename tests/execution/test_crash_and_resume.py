@@ -59,8 +59,8 @@ def test_a_run_killed_after_any_event_resumes_to_the_same_bytes(tmp_path: Path) 
     run(tmp_path / "whole.jsonl", setup)
     whole = (tmp_path / "whole.jsonl").read_bytes()
     events = whole.count(b"\n")
-    kinds = {kind for kind in ("order", "update", "fill", "missed", "quote", "end") if f'"kind":"{kind}"'.encode() in whole}
-    assert kinds == {"order", "update", "fill", "missed", "quote", "end"}
+    kinds = {kind for kind in ("orders", "updates", "fills", "missed", "quote", "end") if f'"kind":"{kind}"'.encode() in whole}
+    assert kinds == {"orders", "updates", "fills", "missed", "quote", "end"}
     for index in range(1, events + 1):
         path = tmp_path / f"{index}.jsonl"
         with pytest.raises(KilledError):

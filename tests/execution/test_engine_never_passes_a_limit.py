@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from quanto.core.errors import ExecutionError
-from quanto.execution.book import Book, Entry
+from quanto.execution.book import Book, Entry, unfold
 from quanto.execution.broker import BrokerAccount, BrokerError, BrokerFill, BrokerOrder, Flow
 from quanto.execution.brokers.sim import SimBroker
 from quanto.execution.clock import SessionClock
@@ -193,8 +193,11 @@ class Hunt(RuleBasedStateMachine):
         self.journal.sync()
         events = list(Journal(self.path).replay())
         for event in events[self.seen :]:
-            self.check(event)
-            self.book.apply(event)
+            # Row by row: each order is looked at with those before it open.
+            for row in event.get("rows", [event]):
+                single = event if row is event else {**row, "kind": str(event["kind"]).removesuffix("s"), "at": event["at"]}
+                self.check(single)
+                self.book.apply(event if row is event else {**event, "rows": [row]})
         self.seen = len(events)
 
     def check(self, event: Entry) -> None:
@@ -282,7 +285,7 @@ def test_the_hunt_meets_purchases_sales_denials_cuts_and_halts() -> None:
     engine.start(1e6, {}, {})
     for t in range(SESSIONS - 1):
         engine.run_session(t)
-    orders = [event for event in journal.replay() if event["kind"] == "order"]
+    orders = [event for event in unfold(journal.replay()) if event["kind"] == "order"]
     assert {event["side"] for event in orders} == {"buy", "sell"}
     assert any(event["quantity"] == 0 for event in orders)
     assert any(0 < event["quantity"] < event["asked"] for event in orders)

@@ -18,6 +18,7 @@ from fakes.server import Reply, status, wire
 
 from quanto.core.errors import ExecutionError
 from quanto.execution.account import kill_reason, lease, resume_halt, throw_kill_switch
+from quanto.execution.book import unfold
 from quanto.execution.brokers.alpaca import AlpacaBroker
 from quanto.execution.brokers.alpaca_http import AlpacaConfig
 from quanto.execution.engine import read_book
@@ -62,7 +63,7 @@ class Desk:
         return run_paper_session(self.folder, feed, self.world.strategy, broker, conditions, self.config, self.fake.clock)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in read_journal(self.folder / "journal.jsonl") if event["kind"] == kind]
+        return [event for event in unfold(read_journal(self.folder / "journal.jsonl")) if event["kind"] == kind]
 
 
 @pytest.fixture

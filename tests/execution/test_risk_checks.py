@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from quanto.execution.limits import RiskPolicy
 from quanto.execution.measures import Snapshot, bought, measure, total
 from quanto.execution.orders import Order, Side
-from quanto.execution.risk import CHECKS, Action, account_breaches, fill_breaches, judge, order_breaches, portfolio_breaches
+from quanto.execution.risk import CHECKS, Action, account_breaches, all_pass, fill_breaches, judge, order_breaches, portfolio_breaches
 
 SYMBOLS = {"A": 0, "B": 1, "C": 2}
 BASE: dict[str, Any] = {
@@ -372,6 +372,35 @@ def test_totals_kept_order_by_order_are_the_totals_of_the_whole(case: tuple[Orde
         assert passed.open_sales[SYMBOLS[one.symbol]] == one.quantity
     assert passed.orders_last_minute == 1
     assert passed.traded_usd == pytest.approx(known.traded_usd + one.quantity * known.reference[SYMBOLS[one.symbol]])
+
+
+@given(cases(), st.lists(st.tuples(st.sampled_from("ABC"), st.floats(0.01, 120.0)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=300)
+def test_orders_measured_at_once_pass_only_if_each_passes_after_those_before_it(
+    case: tuple[Order, Snapshot, dict[str, Any], str], wanted: list[tuple[str, float]]
+) -> None:
+    one, known, limits, _ = case
+    policy = wide_policy(**limits)
+    orders = [order(symbol, one.side, quantity, f"o{index}") for index, (symbol, quantity) in enumerate(wanted)]
+    if all_pass(orders, known.summed(), policy):
+        current = known.summed()
+        for each in orders:
+            assert judge(each, current, policy).quantity == each.quantity
+            current = current.after(each)
+
+
+def test_an_ordinary_batch_passes_at_once() -> None:
+    orders = [order("A", "buy", 10.0, "o1"), order("B", "buy", 20.0, "o2"), order("C", "buy", 5.0, "o3")]
+    assert all_pass(orders, snapshot(), wide_policy())
+    assert all_pass([order("A", "sell", 100.0)], snapshot(reduce_only=True), wide_policy())
+    assert not all_pass([], snapshot(), wide_policy())
+    assert not all_pass([*orders, order("A", "buy", 1.0, "o4")], snapshot(), wide_policy())
+    assert not all_pass([order("A", "buy", 1.0, "o1"), order("B", "sell", 1.0, "o2")], snapshot(shares=[9.0, 9.0, 9.0]), wide_policy())
+
+
+@pytest.mark.parametrize(("field", "value"), UNKNOWN, ids=[f"{name}-{index}" for index, (name, _) in enumerate(UNKNOWN)])
+def test_a_batch_with_something_unknown_does_not_pass_at_once(field: str, value: Any) -> None:
+    assert not all_pass([order()], snapshot(**{field: value}), wide_policy())
 
 
 # The account.

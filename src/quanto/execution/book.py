@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any, TypeAlias, cast
 
 from quanto.core.errors import ExecutionError
-from quanto.execution.orders import Event, Order, Side, advance, fill
+from quanto.execution.orders import FINAL, Event, Order, Side, Status, advance, fill, next_status
 
 # An event as it stands in the journal: JSON values by name.
 Entry: TypeAlias = dict[str, Any]
@@ -94,7 +94,20 @@ class Book:
 
     def open_orders(self) -> list[Order]:
         """Return the orders that are not final, in the order they were made."""
-        return [order for order in self.orders.values() if not order.final]
+        return [order for order in self.orders.values() if order.status not in FINAL]
+
+
+def unfold(events: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield a journal's events with every order, change of an order and fill as an event of its own.
+
+    The rows of `orders`, `updates` and `fills` become events of kind `order`, `update` and `fill`; others stay.
+    """
+    for event in events:
+        if "rows" in event:
+            kind = str(event["kind"]).removesuffix("s")
+            yield from ({**row, "kind": kind, "at": event["at"]} for row in event["rows"])
+        else:
+            yield event
 
 
 def _start(book: Book, event: Entry) -> None:
@@ -140,7 +153,14 @@ def _quote(book: Book, event: Entry) -> None:
     book.reduce_only = book.reduce_only or event.get("reduce_only", False)
 
 
-def _order(book: Book, event: Entry) -> None:
+def _orders(book: Book, event: Entry) -> None:
+    at = datetime.fromisoformat(event["at"])
+    for row in event["rows"]:
+        _order(book, row, at)
+
+
+def _order(book: Book, event: Entry, at: datetime) -> None:
+    passed = event["quantity"] > 0
     order = Order(
         client_order_id=event["id"],
         symbol=event["symbol"],
@@ -148,20 +168,29 @@ def _order(book: Book, event: Entry) -> None:
         quantity=event["quantity"] or event["asked"],
         reference_price=event["reference"] if event["reference"] is not None else float("nan"),
         limit_price=event["limit"],
+        status=next_status(Status.NEW, Event.SUBMIT if passed else Event.DENY),
     )
-    passed = event["quantity"] > 0
-    book.orders[order.client_order_id] = advance(order, Event.SUBMIT if passed else Event.DENY)
+    book.orders[order.client_order_id] = order
     if passed:
         book.traded += order.quantity * order.reference_price
-        book.passed_at.append(datetime.fromisoformat(event["at"]))
+        book.passed_at.append(at)
+
+
+def _updates(book: Book, event: Entry) -> None:
+    for row in event["rows"]:
+        _update(book, row)
 
 
 def _update(book: Book, event: Entry) -> None:
-    order = advance(book.orders[event["id"]], Event(event["event"]))
-    if event.get("broker_id"):
-        order = order._replace(broker_order_id=event["broker_id"])
-        book.names[event["broker_id"]] = order.client_order_id
-    book.orders[event["id"]] = order
+    broker_id = event.get("broker_id", "")
+    book.orders[event["id"]] = advance(book.orders[event["id"]], Event(event["event"]), broker_id)
+    if broker_id:
+        book.names[broker_id] = event["id"]
+
+
+def _fills(book: Book, event: Entry) -> None:
+    for row in event["rows"]:
+        _fill(book, row)
 
 
 def _fill(book: Book, event: Entry) -> None:
@@ -213,9 +242,9 @@ _HANDLERS: dict[str, Callable[[Book, Entry], None]] = {
     "missed": _begin,
     "open": _open,
     "quote": _quote,
-    "order": _order,
-    "update": _update,
-    "fill": _fill,
+    "orders": _orders,
+    "updates": _updates,
+    "fills": _fills,
     "end": _end,
     "halt": _halt,
     "resume": _resume,

@@ -19,7 +19,7 @@ from quanto.execution.limits import RiskPolicy
 from quanto.execution.measures import Snapshot
 from quanto.execution.orders import QUANTITY_TOLERANCE, Event, Order, Side, Status
 from quanto.execution.recorder import Recorder
-from quanto.execution.risk import fill_breaches, judge
+from quanto.execution.risk import Breach, Verdict, all_pass, fill_breaches, judge
 from quanto.portfolio.constraints import Limits
 from quanto.portfolio.costs import BPS
 
@@ -65,11 +65,7 @@ class Desk:
         made = {order.client_order_id for order in book.orders.values() if order.side == side}
         compiled = [] if self._all_made(side) else self._compile(t, side)
         if compiled or made:
-            snapshot = self._snapshot(t)
-            for order in compiled:
-                if order.client_order_id in made:
-                    continue
-                snapshot = self._judge(order, snapshot)
+            self._judge_all([order for order in compiled if order.client_order_id not in made], t)
             self._recorder.sync()
             self._send(side)
             if not self._recorder.book.halted:  # a halt leaves what was not sent to `wind_down`
@@ -148,54 +144,58 @@ class Desk:
             halted=bool(book.halted),
         ).summed()
 
-    def _judge(self, order: Order, snapshot: Snapshot) -> Snapshot:
-        """Journal the verdict on one order; return the snapshot that counts it as open."""
-        snapshot = self._pace(snapshot)
-        verdict = judge(order, snapshot, self._terms.risk, self._recorder.book.orders.keys(), self._terms.rules.lot)
-        self._recorder.emit(
-            {
-                "kind": "order",
-                "id": order.client_order_id,
-                "symbol": order.symbol,
-                "side": order.side,
-                "asked": order.quantity,
-                "quantity": verdict.quantity,
-                "limit": order.limit_price,
-                "reference": order.reference_price if math.isfinite(order.reference_price) else None,
-                "breaches": [breach.record() for breach in verdict.breaches],
-            }
-        )
-        return snapshot if verdict.denied else snapshot.after(order._replace(quantity=verdict.quantity))
-
-    def _pace(self, snapshot: Snapshot) -> Snapshot:
-        """Wait where one order more would be too many for this minute; the check behind it stays."""
-        if snapshot.orders_last_minute < self._terms.risk.max_orders_per_minute:
-            return snapshot
-        self._recorder.clock.sleep(60.0)
-        return snapshot._replace(orders_last_minute=self._passed_last_minute())
+    def _judge_all(self, orders: list[Order], t: int) -> None:
+        """Journal the verdict on every order, each judged with those before it open."""
+        if not orders:
+            return
+        recorder, risk, lot = self._recorder, self._terms.risk, self._terms.rules.lot
+        snapshot = self._snapshot(t)
+        if all_pass(orders, snapshot, risk, recorder.book.orders.keys()):
+            recorder.emit({"kind": "orders", "rows": [_row(order, Verdict(order.quantity, ())) for order in orders]})
+            return
+        rows: list[Entry] = []
+        for order in orders:
+            if snapshot.orders_last_minute >= risk.max_orders_per_minute:
+                # One order more would be too many for this minute: wait. The check behind it stays.
+                if rows:
+                    recorder.emit({"kind": "orders", "rows": rows})
+                    rows = []
+                recorder.clock.sleep(60.0)
+                snapshot = snapshot._replace(orders_last_minute=self._passed_last_minute())
+            verdict = judge(order, snapshot, risk, recorder.book.orders.keys(), lot)
+            rows.append(_row(order, verdict))
+            snapshot = snapshot if verdict.denied else snapshot.after(order._replace(quantity=verdict.quantity))
+        recorder.emit({"kind": "orders", "rows": rows})
 
     def _passed_last_minute(self) -> int:
         since = self._recorder.clock.now() - timedelta(seconds=60)
         return sum(moment > since for moment in self._recorder.book.passed_at)
 
     def _send(self, side: Side) -> None:
-        for order in self._recorder.book.open_orders():
-            if order.side == side and order.status == Status.PENDING_SUBMIT:
-                if self._recorder.stopped():
-                    return
-                answer = self._broker.submit(order)
-                event = Event.REJECT if answer.status == Status.REJECTED else Event.ACCEPT
-                self._update(order, event, answer.broker_order_id, answer.message)
+        """Send what was not sent; what the broker said is journalled even where its next answer never comes."""
+        rows: list[Entry] = []
+        try:
+            for order in self._recorder.book.open_orders():
+                if order.side == side and order.status == Status.PENDING_SUBMIT:
+                    if self._recorder.stopped():
+                        return
+                    answer = self._broker.submit(order)
+                    event = Event.REJECT if answer.status == Status.REJECTED else Event.ACCEPT
+                    rows.append(_news(order, event, answer.broker_order_id, answer.message))
+        finally:
+            self._update(rows)
 
     def wind_down(self, t: int) -> None:
         """See every order that is still open to its end: after a halt, a kill, or a restart into either."""
+        rows: list[Entry] = []
         for order in self._recorder.book.open_orders():
             if order.status == Status.PENDING_SUBMIT:
                 found = self._broker.find(order.client_order_id)
                 if found is None:
-                    self._update(order, Event.CANCEL, message="never sent")
+                    rows.append(_news(order, Event.CANCEL, message="never sent"))
                 else:
-                    self._update(order, Event.ACCEPT, found.broker_order_id)
+                    rows.append(_news(order, Event.ACCEPT, found.broker_order_id))
+        self._update(rows)
         for side in SIDES:
             self._collect(t, side)
 
@@ -208,6 +208,8 @@ class Desk:
             If an order is still open after its cancel was asked for and waited for: run the session again later.
         """
         for cancelling in (False, True):
+            if not self._open_of(side):
+                return
             if cancelling:
                 self._request_cancels(side)
             while self._take_news(t, side) and self._broker.wait():
@@ -221,47 +223,84 @@ class Desk:
         """Journal new fills and changes of status; return whether orders of the side are still open."""
         if not self._open_of(side):
             return False
-        for execution in self._broker.fills(self._feed.day(t + 1)):
-            if execution.fill_id not in self._recorder.book.fills:
-                self._take_fill(execution)
-        for order in self._open_of(side):
+        known = self._recorder.book.fills
+        self._take_fills([row for row in self._broker.fills(self._feed.day(t + 1)) if row.fill_id not in known])
+        rows: list[Entry] = []
+        waiting = self._open_of(side)
+        for order in waiting:
             found = self._broker.find(order.client_order_id)
             # An order ends only when the ledger shows every share that the broker says was filled.
             if found is not None and found.status in _EVENT_OF and found.filled <= order.filled * (1 + 1e-9) + 1e-12:
-                self._update(order, _EVENT_OF[found.status], message=found.message)
-        return bool(self._open_of(side))
+                rows.append(_news(order, _EVENT_OF[found.status], message=found.message))
+        self._update(rows)
+        return len(rows) < len(waiting)
 
     def _open_of(self, side: Side) -> list[Order]:
         return [order for order in self._recorder.book.open_orders() if order.side == side and order.status != Status.DONE_FOR_DAY]
 
-    def _take_fill(self, execution: BrokerFill) -> None:
-        """Journal an execution; one that no order of ours allows halts, and the reconciliation shows what it did."""
-        order = self._recorder.book.order_named(execution.broker_order_id)
-        what = f"{execution.side} {execution.quantity} {execution.symbol} at {execution.price} ({execution.fill_id})"
-        if order is None or order.final or (order.symbol, order.side) != (execution.symbol, execution.side):
-            self._recorder.halt(f"the broker filled {what}, which no open order of this journal asked for")
-            return
-        if order.filled + execution.quantity > order.quantity + QUANTITY_TOLERANCE * max(1.0, order.quantity):
-            self._recorder.halt(f"the broker filled {what}, more than the {order.quantity} that {order.client_order_id} asked for")
-            return
-        event: Entry = {"kind": "fill", "id": order.client_order_id, "fill_id": execution.fill_id}
-        event |= {"quantity": execution.quantity, "price": execution.price, "fee": execution.fee}
-        breaches = fill_breaches(order.side, execution.price, order.reference_price, self._terms.risk, order.symbol)
-        self._recorder.emit_checked(event, breaches)
+    def _take_fills(self, executions: list[BrokerFill]) -> None:
+        """Journal executions; one that no order of ours allows halts, and the reconciliation shows what it did."""
+        rows: list[Entry] = []
+        breaches: list[Breach] = []
+        taken: dict[str, float] = {}
+        fault = ""
+        for execution in executions:
+            order = self._recorder.book.order_named(execution.broker_order_id)
+            if order is None or (fault := _fill_fault(order, execution, taken.get(order.client_order_id, 0.0))):
+                what = f"{execution.side} {execution.quantity} {execution.symbol} at {execution.price} ({execution.fill_id})"
+                fault = f"the broker filled {what}, {fault or 'which no order of this journal asked for'}"
+                break
+            taken[order.client_order_id] = taken.get(order.client_order_id, 0.0) + execution.quantity
+            rows.append({"id": order.client_order_id, "fill_id": execution.fill_id})
+            rows[-1] |= {"quantity": execution.quantity, "price": execution.price, "fee": execution.fee}
+            breaches += fill_breaches(order.side, execution.price, order.reference_price, self._terms.risk, order.symbol)
+        if rows:
+            self._recorder.emit_checked({"kind": "fills", "rows": rows}, breaches)
+        if fault:
+            self._recorder.halt(fault)
 
     def _request_cancels(self, side: Side) -> None:
-        for order in self._open_of(side):
-            if order.status != Status.PENDING_CANCEL:
-                self._update(order, Event.REQUEST_CANCEL)
+        orders = self._open_of(side)
+        self._update([_news(order, Event.REQUEST_CANCEL) for order in orders if order.status != Status.PENDING_CANCEL])
+        for order in orders:
             self._broker.cancel(order.broker_order_id)
 
-    def _update(self, order: Order, event: Event, broker_id: str = "", message: str = "") -> None:
-        entry: Entry = {"kind": "update", "id": order.client_order_id, "event": str(event)}
-        if broker_id:
-            entry["broker_id"] = broker_id
-        if message:
-            entry["message"] = message
-        self._recorder.emit(entry)
+    def _update(self, rows: list[Entry]) -> None:
+        if rows:
+            self._recorder.emit({"kind": "updates", "rows": rows})
+
+
+def _row(order: Order, verdict: Verdict) -> Entry:
+    return {
+        "id": order.client_order_id,
+        "symbol": order.symbol,
+        "side": order.side,
+        "asked": order.quantity,
+        "quantity": verdict.quantity,
+        "limit": order.limit_price,
+        "reference": order.reference_price if math.isfinite(order.reference_price) else None,
+        "breaches": [breach.record() for breach in verdict.breaches],
+    }
+
+
+def _news(order: Order, event: Event, broker_id: str = "", message: str = "") -> Entry:
+    row: Entry = {"id": order.client_order_id, "event": event.value}
+    if broker_id:
+        row["broker_id"] = broker_id
+    if message:
+        row["message"] = message
+    return row
+
+
+def _fill_fault(order: Order, execution: BrokerFill, taken: float) -> str:
+    """Return what is wrong with an execution of an order of which `taken` shares filled beside, "" if nothing is."""
+    if order.final:
+        return f"but {order.client_order_id} is {order.status}"
+    if (order.symbol, order.side) != (execution.symbol, execution.side):
+        return f"but {order.client_order_id} is to {order.side} {order.symbol}"
+    if order.filled + taken + execution.quantity > order.quantity + QUANTITY_TOLERANCE * max(1.0, order.quantity):
+        return f"more than the {order.quantity} that {order.client_order_id} asked for"
+    return ""
 
 
 def share_vector(columns: Mapping[str, int], shares: Mapping[str, float]) -> FloatArray:

@@ -84,8 +84,9 @@ def session_rows(events: Iterable[Entry], feed: Feed) -> list[SessionRow]:
     limits: Counter[str] = Counter()
     for event in events:
         book.apply(event)
-        for breach in event.get("breaches", ()):
-            limits[breach["check"]] += 1
+        for part in (event, *event.get("rows", ())):
+            for breach in part.get("breaches", ()):
+                limits[breach["check"]] += 1
         if event["kind"] == "end":
             close = feed.close[closes[event["session"]]]
             row = _row(book, {symbol: float(close[index]) for symbol, index in columns.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,11 @@ class Feed:
 
     def day(self, t: int) -> date:
         """Return the date of a session."""
-        return as_date(self.sessions[t])
+        return self._days[t]
+
+    @cached_property
+    def _days(self) -> list[date]:
+        return [as_date(day) for day in self.sessions]
 
 
 def build_feed(panel: Panel, tape: Tape, beta_sessions: int, index_level: FloatArray | None = None) -> Feed:

@@ -188,8 +188,8 @@ def next_status(status: Status, event: Event) -> Status:
         raise ExecutionError(f"an order that is {status} does not take {event}; it takes {takes}") from None
 
 
-def advance(order: Order, event: Event) -> Order:
-    """Return the order after an event that moves no shares.
+def advance(order: Order, event: Event, broker_order_id: str = "") -> Order:
+    """Return the order after an event that moves no shares; a broker's name for it is kept if one is given.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def advance(order: Order, event: Event) -> Order:
         raise ExecutionError(f"order {order.client_order_id}: {error}") from None
     if event in (Event.REFUSE_CANCEL, Event.REFUSE_REPLACE) and order.filled > 0:
         status = Status.PARTIALLY_FILLED  # it goes back to where it stood
-    return order._replace(status=status)
+    return order._replace(status=status, broker_order_id=broker_order_id or order.broker_order_id)
 
 
 def fill(order: Order, quantity: float, price: float, fee: float = 0.0) -> Order:
@@ -240,7 +240,12 @@ def client_order_id(experiment: str, session: date, symbol: str, side: Side, seq
     >>> client_order_id("e", date(2026, 1, 6), "ZZZ", "buy", 1)
     'q-20260106-ZZZ-buy-1-9f3ab8d14b8d'
     """
-    return f"q-{session:%Y%m%d}-{_name(symbol)}-{side}-{sequence}-{_digest(experiment)}"
+    return f"q-{_day(session)}-{_name(symbol)}-{side}-{sequence}-{_digest(experiment)}"
+
+
+@lru_cache(maxsize=64)
+def _day(session: date) -> str:
+    return f"{session:%Y%m%d}"
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ checks of data, duplicates, rate or halts, and it never flips a sign.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from quanto.core.registry import Registry
 from quanto.execution.limits import RiskPolicy
-from quanto.execution.measures import TOLERANCE, Case, Snapshot, gap_loss, measure, ratio
+from quanto.execution.measures import TOLERANCE, Case, Snapshot, bought, gap_loss, measure, ratio, total
 from quanto.execution.orders import Order, Side
 
 FloatArray = npt.NDArray[np.float64]
@@ -214,6 +214,77 @@ def judge(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_ids: Colle
     return Verdict(quantity if quantity > 0.0 and passes(quantity) else 0.0, tuple(breaches))
 
 
+def all_pass(orders: Sequence[Order], snapshot: Snapshot, policy: RiskPolicy, known_ids: Collection[str] = ()) -> bool:
+    """Return True where it is sure that every order of one side passes whole, each judged with those before it open.
+
+    All orders are measured at once. False decides nothing: then `judge` looks at one order after the other. Where
+    portfolios can only grow with a purchase, the last one shows what all before it keep.
+    """
+    symbols = [order.symbol for order in orders]
+    if not orders or any(name not in snapshot.symbols or name in policy.restricted for name in symbols) or len(set(symbols)) < len(symbols):
+        return False
+    if any(order.client_order_id in known_ids or order.side != orders[0].side for order in orders):
+        return False
+    rows = [snapshot.symbols[name] for name in symbols]
+    quantity = np.array([order.quantity for order in orders])
+    reference, price, age, adv, shares, opened, sold = (
+        np.array([values[row] for row in rows])
+        for values in (
+            snapshot.reference, snapshot.price, snapshot.price_age, snapshot.adv_usd,
+            snapshot.shares, snapshot.open_purchases, snapshot.open_sales,
+        )
+    )  # fmt: skip
+    notional = quantity * reference
+    size = (
+        (notional <= policy.max_order_notional_usd)
+        & (adv > 0)
+        & (notional <= policy.max_order_volume_share * adv)
+        & (np.abs(price - reference) <= policy.price_collar * reference)
+        & (age <= policy.max_price_age_sessions)
+        & (quantity > 0)
+    )
+    known = (
+        snapshot.missing_share <= policy.max_missing_share
+        and snapshot.policy_age_sessions <= policy.max_policy_age_sessions
+        and snapshot.orders_last_minute + len(orders) <= policy.max_orders_per_minute
+        and not snapshot.halted
+    )
+    if not (known and bool(size.all())):
+        return False
+    if orders[0].side == "sell":
+        return bool((quantity <= shares - sold + TOLERANCE).all())
+    values = (shares + opened + quantity) * reference
+    return _purchases_pass(orders, snapshot, policy, values, adv, notional)
+
+
+def _purchases_pass(
+    orders: Sequence[Order], snapshot: Snapshot, policy: RiskPolicy, values: FloatArray, adv: FloatArray, notional: FloatArray
+) -> bool:
+    """Return whether the portfolio that purchases lead to keeps every limit; `values` are those of the names bought."""
+    before = snapshot.totals if snapshot.totals is not None else total(snapshot)
+    swings = notional * np.array([snapshot.beta[snapshot.symbols[order.symbol]] for order in orders])
+    after = before
+    for order in orders:
+        after = bought(snapshot, after, snapshot.symbols[order.symbol], order.quantity)
+    nav, now = snapshot.nav, snapshot.nav_now
+    return bool(
+        not snapshot.reduce_only
+        and min(snapshot.shares) >= 0.0
+        and nav > 0
+        and now > 0
+        and 0.5 * (snapshot.traded_usd + float(notional.sum())) <= (policy.max_turnover + TOLERANCE) * nav
+        and after.gross <= (policy.max_gross_exposure + TOLERANCE) * nav
+        and after.gross <= (policy.max_net_exposure + TOLERANCE) * nav
+        and before.long_now + max(snapshot.cash - before.spent, 0.0) <= (policy.max_leverage + TOLERANCE) * now
+        and bool((values <= (policy.max_name_weight + TOLERANCE) * nav).all())
+        and bool((values <= policy.max_days_to_exit * policy.exit_volume_share * adv).all())
+        and after.positions <= policy.max_positions
+        and snapshot.cash - after.spent >= (policy.minimum_cash - TOLERANCE) * now
+        and float(np.abs(before.beta + np.cumsum(swings)).max()) <= (policy.max_beta + TOLERANCE) * nav
+        and gap_loss(after.market_gap, after.largest, policy) <= (policy.max_gap_loss + TOLERANCE) * nav
+    )
+
+
 def account_breaches(nav: float, previous_nav: float, peak_nav: float, policy: RiskPolicy) -> list[Breach]:
     """Return the limits on daily loss and drawdown that the account breaks, mildest action first; NaN breaks all.
 
@@ -262,13 +333,13 @@ def portfolio_breaches(
     found = [Breach(name, value, limit, unit, Action.CLIP) for name, value, limit, unit in rows if not keeps(value, limit)]
     if not keeps(ratio(cash, nav), policy.minimum_cash, at_least=True):
         found.append(Breach("cash", ratio(cash, nav), policy.minimum_cash, "fraction of NAV", Action.CLIP))
-    for index, symbol in enumerate(symbols):
-        name_rows = (("name_weight", weights[index], policy.max_name_weight), ("days_to_exit", days[index], policy.max_days_to_exit))
-        for (name, value, limit), unit in zip(name_rows, ("fraction of NAV", "sessions"), strict=True):
-            if not keeps(abs(float(value)), limit):
-                found.append(Breach(name, float(value), limit, unit, Action.CLIP, symbol))
-        if values[index] < -TOLERANCE * max(nav, 1.0):
-            found.append(Breach("sign_flip", float(-values[index]), 0.0, "USD short", Action.HALT, symbol))
+    # Written so that NaN is a breach.
+    heavy = np.flatnonzero(~(np.abs(weights) <= policy.max_name_weight + TOLERANCE * max(1.0, policy.max_name_weight)))
+    slow = np.flatnonzero(~(days <= policy.max_days_to_exit + TOLERANCE * max(1.0, policy.max_days_to_exit)))
+    short = np.flatnonzero(values < -TOLERANCE * max(nav, 1.0))
+    found += [Breach("name_weight", float(weights[i]), policy.max_name_weight, "fraction of NAV", Action.CLIP, symbols[i]) for i in heavy]
+    found += [Breach("days_to_exit", float(days[i]), policy.max_days_to_exit, "sessions", Action.CLIP, symbols[i]) for i in slow]
+    found += [Breach("sign_flip", float(-values[i]), 0.0, "USD short", Action.HALT, symbols[i]) for i in short]
     return found
 
 

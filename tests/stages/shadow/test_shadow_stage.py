@@ -216,7 +216,7 @@ def test_a_halt_is_the_status(workspace: Path, tmp_path: Path) -> None:
     assert "drawdown" in halts[0]
     events = list(read_journal(tmp_path / "journal.jsonl"))
     after = events[next(index for index, event in enumerate(events) if event["kind"] == "halt") :]
-    assert not [event for event in after if event["kind"] in ("order", "fill")]
+    assert not [event for event in after if event["kind"] in ("orders", "fills")]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,9 @@ class SimBroker:
         self._shares = {symbol: shares for symbol, shares in positions.items() if shares != 0.0}
         self._row = -1
         self._opens: list[float] = []
+        self._fillable: list[bool] = []
+        self._impact: list[float] = []
+        self._linear_cost = 0.0
         self._orders: dict[str, BrokerOrder] = {}
         self._fills: list[BrokerFill] = []
         self._flows: list[Flow] = []
@@ -87,7 +90,9 @@ class SimBroker:
             return
         self._row = row
         self._orders, self._fills, self._flows = {}, [], []
-        self._opens = self._market.tape.open[row].tolist()
+        tape = self._market.tape
+        self._opens, self._fillable, self._impact = tape.open[row].tolist(), tape.fillable[row].tolist(), tape.impact[row].tolist()
+        self._linear_cost = float(tape.linear_cost[row])
         self._apply_actions(row, session)
 
     def account(self) -> BrokerAccount:
@@ -97,8 +102,7 @@ class SimBroker:
         return tuple(self._flows)
 
     def prices(self, session: date) -> Mapping[str, float | None]:  # noqa: ARG002  # it stands at one session
-        fillable = self._market.tape.fillable[self._row].tolist()
-        return {symbol: self._opens[index] if fillable[index] else None for symbol, index in self._columns.items()}
+        return {symbol: self._opens[index] if self._fillable[index] else None for symbol, index in self._columns.items()}
 
     def submit(self, order: Order) -> BrokerOrder:
         known = self._orders.get(order.client_order_id)
@@ -191,18 +195,18 @@ class SimBroker:
 
     def _match(self, order: Order, accepted: BrokerOrder) -> BrokerOrder:
         """Fill what the open fills, and return the order as it stands then."""
-        tape, row, index = self._market.tape, self._row, self._columns[order.symbol]
-        if not tape.fillable[row, index]:
+        index = self._columns[order.symbol]
+        if not self._fillable[index]:
             return accepted
         price = self._opens[index] * (1.0 + order.sign * self._config.slippage_bps * BPS)
         limit = order.limit_price
         if limit is not None and (price - limit) * order.sign > 0:
             return accepted
-        quantity = self._volume_limit(order.quantity, row, index)
+        quantity = self._volume_limit(order.quantity, index)
         if quantity <= 0.0:
             return accepted
         value = quantity * price
-        rate = float(tape.linear_cost[row]) + float(tape.impact[row, index]) * math.sqrt(value) + self._config.fee_bps * BPS
+        rate = self._linear_cost + self._impact[index] * math.sqrt(value) + self._config.fee_bps * BPS
         fee = value * rate
         if order.side == "buy" and value + fee > self._cash + CASH_SLACK * (value + abs(self._cash)):
             return accepted._replace(status=Status.REJECTED, message=f"insufficient buying power: {value + fee:.2f} of {self._cash:.2f}")
@@ -216,13 +220,13 @@ class SimBroker:
             BrokerFill(f"{order.client_order_id}.1", accepted.broker_order_id, order.symbol, order.side, quantity, price, fee)
         )
         status = Status.FILLED if quantity == order.quantity else Status.PARTIALLY_FILLED
-        return accepted._replace(filled=quantity, status=status)
+        return BrokerOrder(*accepted[:5], quantity, status)
 
-    def _volume_limit(self, quantity: float, row: int, index: int) -> float:
+    def _volume_limit(self, quantity: float, index: int) -> float:
         share = self._config.volume_share
         if share is None:
             return quantity
-        most = float(np.nan_to_num(self._market.volume[row, index])) * share
+        most = float(np.nan_to_num(self._market.volume[self._row, index])) * share
         if self._config.whole_shares:
             most = float(math.floor(most))
         return min(quantity, most)
