@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from fakes.evaluation import ROOT, eval_config, write_workspace
+from fakes.evaluation import ROOT, eval_config, feature_tables, write_workspace
 from omegaconf import OmegaConf
 
 from quanto.core.config import load_section
@@ -20,12 +20,14 @@ from quanto.core.errors import ConfigError, ExecutionError, IntegrityError
 from quanto.core.store import read_json, read_table, write_json, write_table
 from quanto.execution.attribution import CAUSES
 from quanto.execution.journal import read_journal
+from quanto.execution.stress import SCENARIOS, Scenario
 from quanto.market.schema import CANONICAL
 from quanto.policy.artefact import Policy, load_policy
 from quanto.policy.decision import decide, prepare
 from quanto.stages.eval.arena import build_arena
 from quanto.stages.shadow.config import ShadowConfig
 from quanto.stages.shadow.stage import read_market, replay_into, run
+from quanto.stages.shadow.stress import stress_replays
 
 WINDOW: dict[str, Any] = {
     "split.train_start": None,
@@ -217,6 +219,42 @@ def test_a_halt_is_the_status(workspace: Path, tmp_path: Path) -> None:
     events = list(read_journal(tmp_path / "journal.jsonl"))
     after = events[next(index for index, event in enumerate(events) if event["kind"] == "halt") :]
     assert not [event for event in after if event["kind"] in ("orders", "fills")]
+
+
+def test_stress_stands_in_the_evidence(finished: Path) -> None:
+    stress = metrics_of(finished / "reports/shadow")["stress"]
+    assert sum(window["sessions"] for window in stress["historical_windows"]) == metrics_of(finished / "reports/shadow")["sessions"]
+    assert {item["shock"] for item in stress["instant_shocks"]} == {"market_gap_0.05", "market_gap_0.1", "market_gap_0.2", "name_gap_0.5"}
+    assert isinstance(stress["passed"], bool)
+
+
+def test_shocked_markets_are_decided_on_features_computed_anew(workspace: Path) -> None:
+    built: list[Path] = []
+
+    def build_features(place: Path) -> None:
+        tables = {
+            name: read_table(place / "data/canonical" / name, CANONICAL[name])
+            for name in ("equity_ohlcv", "corporate_actions", "index_level")
+        }
+        features, regime = feature_tables(tables)
+        write_table(place / "data/features/features.parquet", features)
+        write_table(place / "data/features/regime.parquet", regime)
+        built.append(place)
+
+    before = digest_tree(workspace / "data")
+    calm = stress_replays(
+        shadow_config(), workspace, build_features, {"none": Scenario("none", "Nothing.", lambda closes, _: np.ones(closes.shape))}
+    )
+    found = stress_replays(shadow_config(), workspace, build_features, {name: SCENARIOS[name] for name in ("gap_20_v1", "name_gap_50_v1")})
+    assert len(built) == 3
+    assert digest_tree(workspace / "data") == before
+    crash: Any = found["gap_20_v1"]
+    quiet: Any = calm["none"]
+    assert crash["worst_session_return"] < quiet["worst_session_return"] - 0.05
+    assert crash["max_drawdown"] < quiet["max_drawdown"]
+    assert crash["orders_submitted"] > 0
+    assert crash["passed"] is (crash["worst_session_return"] >= -0.2 and crash["max_drawdown"] >= -0.6)
+    assert found["name_gap_50_v1"]["worst_session_return"] != quiet["worst_session_return"]  # type: ignore[index]  # a mapping
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from quanto.core.config import Section
 from quanto.execution.brokers.sim import SimConfig
 from quanto.execution.compiler import OrderRules
 from quanto.execution.limits import RiskPolicy
+from quanto.execution.stress import StressConfig
 from quanto.market.split import SplitConfig
 from quanto.portfolio.constraints import ConstraintConfig
 from quanto.portfolio.costs import CostConfig
@@ -30,6 +31,7 @@ class ShadowConfig(Section):
     late_sessions: tuple[date, ...]
     orders: OrderRules
     broker: SimConfig
+    stress: StressConfig
     seed: int = Field(ge=0)
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from quanto.execution.evidence import SessionRow, session_rows, summarise
 from quanto.execution.feed import Feed, build_feed
 from quanto.execution.journal import Journal
 from quanto.execution.replay import Plan, replay
+from quanto.execution.stress import StressConfig, historical_windows, instant_losses
 from quanto.market.point_in_time import index_series
 from quanto.market.split import resolve_split
 from quanto.policy.artefact import Policy
@@ -113,7 +114,9 @@ def plan_of(data: MarketData, config: ShadowConfig) -> Plan:
     return Plan(start, stop, config.nav_usd, frozenset(late.values()))
 
 
-def evidence(stand: Stand, book: Book, journal: Journal, regimes: pa.Table) -> tuple[dict[str, object], list[SessionRow]]:
+def evidence(
+    stand: Stand, book: Book, journal: Journal, regimes: pa.Table, stress: StressConfig
+) -> tuple[dict[str, object], list[SessionRow]]:
     """Return the metrics of a finished replay, and its rows."""
     events: list[Entry] = list(journal.replay())
     rows = session_rows(events, stand.feed)
@@ -121,6 +124,9 @@ def evidence(stand: Stand, book: Book, journal: Journal, regimes: pa.Table) -> t
     navs = np.array([row.nav for row in rows])
     found = attribute(float(expected.nav[-1]), stand.setting, stand.final_nav, book.nav)
     overall = summarise(rows)
+    labels = regime_labels(rows, regimes)
+    windows = historical_windows(rows, labels, stress)
+    shocks = instant_losses(events, stand.feed, stress)
     halts = [event["reason"] for event in events if event["kind"] == "halt"]
     metrics: dict[str, object] = {
         "status": status_of(overall, halts),
@@ -130,7 +136,12 @@ def evidence(stand: Stand, book: Book, journal: Journal, regimes: pa.Table) -> t
         "total_return": book.nav / stand.setting.plan.cash - 1.0,
         **overall,
         "halts": halts,
-        "regimes": {name: summarise(part) for name, part in by_regime(rows, regimes).items()},
+        "regimes": {name: summarise([row for row, label in zip(rows, labels, strict=True) if label == name]) for name in sorted({*labels})},
+        "stress": {
+            "passed": all(bool(item["passed"]) for item in (*windows, *shocks)),
+            "instant_shocks": shocks,
+            "historical_windows": windows,
+        },
         "parity": {
             "evaluation_nav_usd": float(expected.nav[-1]),
             "max_relative_difference": float(np.abs(navs / expected.nav - 1.0).max()),
@@ -152,15 +163,12 @@ def status_of(overall: dict[str, object], halts: list[str]) -> str:
     return "halted" if halts else "complete"
 
 
-def by_regime(rows: list[SessionRow], regimes: pa.Table) -> dict[str, list[SessionRow]]:
-    """Return the rows by the causal label of their session: high_volatility, other, unlabelled."""
+def regime_labels(rows: list[SessionRow], regimes: pa.Table) -> list[str]:
+    """Return the causal label of each row's session: high_volatility, other, or unlabelled."""
     days = [day.isoformat() for day in regimes["session"].to_pylist()]
     labels = dict(zip(days, regimes["high_volatility"].to_pylist(), strict=True))
     names = {True: "high_volatility", False: "other", None: "unlabelled"}
-    out: dict[str, list[SessionRow]] = {name: [] for name in names.values()}
-    for row in rows:
-        out[names[labels.get(row.session)]].append(row)
-    return {name: part for name, part in out.items() if part}
+    return [names[labels.get(row.session)] for row in rows]
 
 
 _COLUMNS = (

@@ -60,7 +60,7 @@ def replay_into(out: Path, config: ShadowConfig, workspace: Path, reset: bool = 
             tqdm(total=plan.stop - plan.start, desc="shadow", disable=not sys.stderr.isatty()) as bar,
         ):
             book = stand.run(stand.setting, journal, lambda _: bar.update())
-            metrics, rows = evidence(stand, book, journal, regime)
+            metrics, rows = evidence(stand, book, journal, regime, config.stress)
     write_json(out / "metrics.json", metrics)
     write_table(out / "sessions.parquet", sessions_table(rows))
     return metrics
