@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from quanto.core.errors import DataError
 from quanto.stages.qualify.config import Thresholds
-from quanto.stages.qualify.evidence import Book, Evidence, Facts, FloatArray
+from quanto.stages.qualify.evidence import Book, Evidence, FloatArray
 from quanto.stages.qualify.gate import Finding, Gate, at_least, at_most, insufficient
 
 # Returns below this lose more than all there is.
@@ -40,11 +40,20 @@ def calm_sessions(evidence: Evidence) -> np.ndarray[tuple[int], np.dtype[np.bool
     return calm if calm.any() else np.ones(evidence.sessions, dtype=np.bool_)
 
 
-def _facts(change: Callable[[Facts], Facts]) -> Callable[[Evidence], Iterator[Evidence]]:
-    def sabotage(evidence: Evidence) -> Iterator[Evidence]:
-        yield replace(evidence, facts=change(evidence.facts))
+def _one_violation(evidence: Evidence) -> Iterator[Evidence]:
+    yield replace(evidence, facts=replace(evidence.facts, violations=1))
 
-    return sabotage
+
+def _one_cash_breach(evidence: Evidence) -> Iterator[Evidence]:
+    yield replace(evidence, facts=replace(evidence.facts, cash_breaches=1))
+
+
+def _one_leak(evidence: Evidence) -> Iterator[Evidence]:
+    yield replace(evidence, facts=replace(evidence.facts, leak_mismatches=1))
+
+
+def _one_lost_row(evidence: Evidence) -> Iterator[Evidence]:
+    yield replace(evidence, facts=replace(evidence.facts, data_faults=("a row was lost",)))
 
 
 def _finite(evidence: Evidence, _thresholds: Thresholds) -> Finding:
@@ -191,7 +200,7 @@ HARD_GATES = (
         "Does every decision keep every limit?",
         "lower",
         _violations,
-        _facts(lambda facts: replace(facts, violations=1)),
+        _one_violation,
     ),
     Gate(
         "cash_floor_v1",
@@ -200,7 +209,7 @@ HARD_GATES = (
         "Did cash after costs keep its floor?",
         "lower",
         _cash,
-        _facts(lambda facts: replace(facts, cash_breaches=1)),
+        _one_cash_breach,
     ),
     Gate(
         "same_conditions_v1",
@@ -218,7 +227,7 @@ HARD_GATES = (
         "Is no feature made from the future?",
         "lower",
         _leak_proof,
-        _facts(lambda facts: replace(facts, leak_mismatches=1)),
+        _one_leak,
     ),
     Gate(
         "data_integrity_v1",
@@ -227,7 +236,7 @@ HARD_GATES = (
         "Is every row of the canonical data accounted for?",
         "lower",
         _data,
-        _facts(lambda facts: replace(facts, data_faults=("a row was lost",))),
+        _one_lost_row,
     ),
     Gate(
         "complete_trials_v1", "hard", "candidate", "Is every look at this holdout known, with its returns?", "lower", _trials, _lost_trial
