@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from quanto.core.errors import DataError
+from quanto.core.errors import DataError, IntegrityError
 from quanto.core.registry import Registry
 from quanto.core.rng import generator
 from quanto.market.panel import build_panel
@@ -126,6 +126,8 @@ def calibrate_gates(
     ------
     DataError
         If the real returns are too few or not finite.
+    IntegrityError
+        If the gates' code changed under the measurement.
     """
     if len(real) < HISTORY or not np.isfinite(real).all():
         raise DataError(f"calibration needs {HISTORY} or more sessions of finite canonical returns; found shape {real.shape}")
@@ -140,11 +142,14 @@ def calibrate_gates(
         for sessions in POWER_SESSIONS
         for first, last in _ranges(power_markets)
     ]
+    digest = gate_digest(thresholds)
     counts = _run([*nulls, *planted], executor)
+    if gate_digest(thresholds) != digest:
+        raise IntegrityError("the gates' code changed while they were measured; the result belongs to neither version. Run it again")
     cells = [_cell(counts, NULL, name, NULL_SESSIONS, trials) for name in FAMILIES for trials in TRIALS]
     power = [_cell(counts, item.name, item.family, sessions, POWER_TRIALS) for item in PLANTED.values() for sessions in POWER_SESSIONS]
     return {
-        gate_digest(thresholds): {
+        digest: {
             "false_promotion": [cell.row() for cell in cells],
             "false_promotion_pooled": _pooled(cells),
             "false_promotion_by_trials": {str(trials): _pooled([cell for cell in cells if cell.trials == trials]) for trials in TRIALS},
