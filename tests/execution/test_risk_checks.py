@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from quanto.execution.limits import RiskPolicy
 from quanto.execution.measures import Snapshot, bought, measure, total
 from quanto.execution.orders import Order, Side
 from quanto.execution.risk import CHECKS, Action, account_breaches, all_pass, fill_breaches, judge, order_breaches, portfolio_breaches
+
+# The mutation score runs this file hundreds of times.
+EXAMPLES = int(os.environ.get("QUANTO_EXAMPLES", "150"))
 
 SYMBOLS = {"A": 0, "B": 1, "C": 2}
 BASE: dict[str, Any] = {
@@ -248,7 +252,7 @@ def test_a_repeated_reduction_is_refused() -> None:
 
 
 @given(st.floats(0.0, 200.0), st.floats(0.0, 100.0), st.floats(1e-6, 300.0))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_a_sale_never_flips_a_sign(held: float, already: float, quantity: float) -> None:
     known = snapshot(shares=[held, 0.0, 0.0], open_sales=[already, 0.0, 0.0])
     verdict = judge(order("A", "sell", quantity), known, wide_policy())
@@ -335,7 +339,7 @@ def cases(draw: st.DrawFn) -> tuple[Order, Snapshot, dict[str, Any], str]:
 
 
 @given(cases(), st.floats(0.1, 1.0))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_a_tighter_limit_never_approves_more(case: tuple[Order, Snapshot, dict[str, Any], str], factor: float) -> None:
     one, known, limits, which = case
     loose = judge(one, known, wide_policy(**limits))
@@ -346,7 +350,7 @@ def test_a_tighter_limit_never_approves_more(case: tuple[Order, Snapshot, dict[s
 
 
 @given(cases())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_what_passes_breaks_nothing_and_what_is_cut_is_never_more_than_asked(case: tuple[Order, Snapshot, dict[str, Any], str]) -> None:
     one, known, limits, _ = case
     policy = wide_policy(**limits)
@@ -357,7 +361,7 @@ def test_what_passes_breaks_nothing_and_what_is_cut_is_never_more_than_asked(cas
 
 
 @given(cases())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_totals_kept_order_by_order_are_the_totals_of_the_whole(case: tuple[Order, Snapshot, dict[str, Any], str]) -> None:
     one, known, _, _ = case
     summed = known.summed()
@@ -375,7 +379,7 @@ def test_totals_kept_order_by_order_are_the_totals_of_the_whole(case: tuple[Orde
 
 
 @given(cases(), st.lists(st.tuples(st.sampled_from("ABC"), st.floats(0.01, 120.0)), min_size=1, max_size=4))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=2 * EXAMPLES)
 def test_orders_measured_at_once_pass_only_if_each_passes_after_those_before_it(
     case: tuple[Order, Snapshot, dict[str, Any], str], wanted: list[tuple[str, float]]
 ) -> None:
@@ -387,6 +391,59 @@ def test_orders_measured_at_once_pass_only_if_each_passes_after_those_before_it(
         for each in orders:
             assert judge(each, current, policy).quantity == each.quantity
             current = current.after(each)
+
+
+@pytest.mark.parametrize("limit", sorted(MEASURED))
+def test_at_a_limit_a_batch_passes_at_once_and_beyond_it_never(limit: str) -> None:
+    _, value = MEASURED[limit]
+    assert all_pass([order()], snapshot(), tight(limit, value))
+    assert not all_pass([order()], snapshot(), tight(limit, value - 1 if limit == "max_positions" else value * 0.999))
+
+
+def test_what_a_batch_knows_and_costs_is_held_against_each_limit() -> None:
+    policy = wide_policy(
+        max_price_age_sessions=1, max_missing_share=0.25, max_policy_age_sessions=10, max_orders_per_minute=3, price_collar=0.2,
+        minimum_cash=0.7, max_leverage=1.0,
+    )  # fmt: skip
+    edge: dict[str, Any] = {
+        "price_age": [0.0, 1.0, 0.0], "missing_share": 0.25, "policy_age_sessions": 10.0, "orders_last_minute": 2,
+        "price": [10.0, 20.0 * 1.2, 50.0], "cash": 9_400.0, "shares": [60.0, 0.0, 0.0],
+    }  # fmt: skip
+    assert all_pass([order()], snapshot(**edge), policy)
+    beyond: list[dict[str, Any]] = [
+        {"price_age": [0.0, 2.0, 0.0]}, {"missing_share": 0.26}, {"policy_age_sessions": 11.0}, {"orders_last_minute": 3},
+        {"price": [10.0, 20.0 * 1.2001, 50.0]}, {"price": [10.0, 20.0 * 0.7999, 50.0]}, {"cash": 9_399.0}, {"halted": True},
+        {"reduce_only": True}, {"slippage": 1e-4}, {"linear_cost": 1e-4}, {"impact": [0.0, 1e-6, 0.0]}, {"cash": 9_600.0},
+    ]  # fmt: skip
+    for change in beyond:
+        assert not all_pass([order()], snapshot(**{**edge, **change}), policy), change
+    assert not all_pass([order()], snapshot(**edge), policy, ("o1",))
+    assert not all_pass([order()], snapshot(**edge), policy.model_copy(update={"restricted": ("B",)}))
+    assert not all_pass([order("NOPE")], snapshot(**edge), policy)
+    assert not all_pass([order()], snapshot(**{**edge, "shares": [60.0, 0.0, -1.0]}), policy)
+
+
+def test_a_batch_counts_the_orders_before_each_order() -> None:
+    orders = [order("B", "buy", 100.0, "o1"), order("C", "buy", 40.0, "o2")]
+    assert all_pass(orders, snapshot(), wide_policy(max_gross_exposure=0.5, max_net_exposure=0.5, max_name_weight=0.5))
+    assert not all_pass(orders, snapshot(), wide_policy(max_gross_exposure=0.499, max_net_exposure=0.499, max_name_weight=0.4))
+    assert all_pass(orders, snapshot(), wide_policy(max_turnover=0.2, max_orders_per_minute=2, max_positions=3, minimum_cash=0.5))
+    for limits in ({"max_turnover": 0.199}, {"max_orders_per_minute": 1}, {"max_positions": 2}, {"minimum_cash": 0.501}):
+        assert not all_pass(orders, snapshot(), wide_policy(**limits))
+    # The exposure to the market on the way may be larger than at its end.
+    hedged = snapshot(beta=[1.0, 2.0, -2.0])
+    assert not all_pass(orders, hedged, wide_policy(max_beta=0.4))
+    assert all_pass(orders, hedged, wide_policy(max_beta=0.5))
+
+
+def test_a_batch_of_sales_passes_at_once_up_to_what_is_held() -> None:
+    known = snapshot(shares=[100.0, 50.0, 0.0], open_sales=[10.0, 0.0, 0.0], reduce_only=True)
+    assert all_pass([order("A", "sell", 90.0, "o1"), order("B", "sell", 50.0, "o2")], known, suffocating())
+    assert not all_pass([order("A", "sell", 90.1)], known, wide_policy())
+    assert not all_pass([order("A", "sell", -1.0)], known, wide_policy())
+    assert not all_pass([order("A", "sell", 0.0)], known, wide_policy())
+    assert not all_pass([order("A", "sell", 90.0)], known, wide_policy(max_order_notional_usd=899.0))
+    assert not all_pass([order("A", "sell", 90.0)], known._replace(halted=True), wide_policy())
 
 
 def test_an_ordinary_batch_passes_at_once() -> None:
