@@ -152,6 +152,20 @@ class Evidence:
         """The number of out-of-sample sessions."""
         return len(self.candidate.returns)
 
+    @property
+    def ragged(self) -> tuple[str, ...]:
+        """The series that do not cover the candidate's sessions, by name; nothing can be judged while there is one."""
+        series: dict[str, npt.NDArray[np.generic]] = {"cash": self.cash, "labels.high": self.labels.high, "labels.known": self.labels.known}
+        books = {"candidate": self.candidate, "baseline": self.baseline, "matched": self.matched}
+        books |= {} if self.champion is None else {"champion": self.champion}
+        for name, book in books.items():
+            series |= {f"{name}.returns": book.returns, f"{name}.exposure": book.exposure, f"{name}.turnover": book.turnover}
+        series |= {f"member {number}": row for number, row in enumerate(self.members)}
+        series |= {} if self.doubled is None else {f"double costs {number}": row for number, row in enumerate(self.doubled)}
+        rows = (("trial", self.trials.candidates), ("trial's baseline", self.trials.baselines))
+        series |= {f"{name} {number}": row for name, block in rows if block is not None for number, row in enumerate(block)}
+        return tuple(name for name, values in series.items() if values.shape != (self.sessions,))
+
     def excess(self, book: Book) -> FloatArray:
         """Return a book's returns in excess of cash; shape (n_sessions,)."""
         return book.returns - self.cash

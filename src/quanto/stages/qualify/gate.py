@@ -116,6 +116,10 @@ def _compare(passed: bool, value: float, threshold: float, sample: int, what: st
 
 
 def _measure(gate: Gate, evidence: Evidence, thresholds: Thresholds) -> Finding:
+    if evidence.ragged or evidence.sessions == 0:
+        odd = ", ".join(evidence.ragged) or "all of them: there is no session"
+        reason = f"the evidence cannot be judged: every series must cover the candidate's {evidence.sessions} sessions; others: {odd}"
+        return Finding("failed", None, None, 0, reason, "evaluate all books on the same sessions")
     try:
         return gate.measure(evidence, thresholds)
     except DataError as error:

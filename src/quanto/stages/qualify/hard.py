@@ -57,20 +57,14 @@ def _one_lost_row(evidence: Evidence) -> Iterator[Evidence]:
 
 
 def _finite(evidence: Evidence, _thresholds: Thresholds) -> Finding:
-    books = {"candidate": evidence.candidate, "baseline": evidence.baseline, "exposure-matched": evidence.matched}
-    if evidence.champion is not None:
-        books["champion"] = evidence.champion
-    bad, ragged = 0, []
-    for name, book in books.items():
-        for array in (book.returns, book.exposure, book.turnover):
-            bad += int((~np.isfinite(array)).sum())
-            ragged += [name] if array.shape != (evidence.sessions,) else []
+    books = [evidence.candidate, evidence.baseline, evidence.matched]
+    books += [] if evidence.champion is None else [evidence.champion]
+    bad = 0
+    for book in books:
+        bad += sum(int((~np.isfinite(array)).sum()) for array in (book.returns, book.exposure, book.turnover))
         bad += int((book.returns <= RUIN).sum())
     others: list[FloatArray] = [evidence.cash, *evidence.members, *([] if evidence.doubled is None else evidence.doubled)]
     bad += sum(int((~np.isfinite(array)).sum()) for array in others)
-    ragged += ["cash, members or double costs" for array in others if array.shape != (evidence.sessions,)]
-    if ragged or evidence.sessions == 0:
-        raise DataError(f"every series must cover the same sessions, one or more; found others for {', '.join(sorted(set(ragged)))}")
     change = "find the first session whose number is missing; nothing is judged before"
     return at_most(bad, 0, evidence.sessions, "the count of NaN, infinite or ruined values in all series", change)
 
