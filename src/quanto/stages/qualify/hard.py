@@ -9,7 +9,7 @@ import numpy as np
 
 from quanto.core.errors import DataError
 from quanto.stages.qualify.config import Thresholds
-from quanto.stages.qualify.evidence import Book, Evidence, FloatArray
+from quanto.stages.qualify.evidence import Book, Evidence, FloatArray, Labels, Trials
 from quanto.stages.qualify.gate import Finding, Gate, at_least, at_most, insufficient
 
 # Returns below this lose more than all there is.
@@ -181,8 +181,22 @@ def _idle(evidence: Evidence) -> Iterator[Evidence]:
 
 def _short(evidence: Evidence) -> Iterator[Evidence]:
     """Yield the same record cut to its first session."""
-    one = Book(evidence.candidate.returns[:1], evidence.candidate.exposure[:1], evidence.candidate.turnover[:1])
-    yield replace(evidence, candidate=one)
+
+    def first(book: Book) -> Book:
+        return Book(book.returns[:1], book.exposure[:1], book.turnover[:1])
+
+    yield replace(
+        evidence,
+        candidate=first(evidence.candidate),
+        baseline=first(evidence.baseline),
+        matched=first(evidence.matched),
+        champion=None,
+        cash=evidence.cash[:1],
+        labels=Labels(evidence.labels.high[:1], evidence.labels.known[:1]),
+        members=evidence.members[:, :1],
+        doubled=None,
+        trials=Trials(evidence.trials.count),
+    )
 
 
 HARD_GATES = (

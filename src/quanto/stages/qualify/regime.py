@@ -94,12 +94,11 @@ def _drawdown(evidence: Evidence, thresholds: Thresholds) -> Finding:
     if thin is not None:
         return thin
     high = evidence.labels.turbulent
-    own, other = drawdown_within(evidence.candidate.returns, high), drawdown_within(evidence.matched.returns, high)
-    if own is None or other is None:
-        raise DataError("there is no drawdown without high-volatility sessions")
-    limit = min(thresholds.drawdown_ratio * -other, thresholds.drawdown_limit)
-    what = f"the deepest fall inside a high-volatility episode (exposure-matched baseline {-other:.4g})"
-    return at_most(-own, limit, int(high.sum()), what, "fall less in high volatility")
+    falls = [drawdown_within(book.returns, high) for book in (evidence.candidate, evidence.matched)]
+    own, other = (abs(fall) for fall in falls if fall is not None)
+    limit = min(thresholds.drawdown_ratio * other, thresholds.drawdown_limit)
+    what = f"the deepest fall inside a high-volatility episode (exposure-matched baseline {other:.4g})"
+    return at_most(own, limit, int(high.sum()), what, "fall less in high volatility")
 
 
 def _protection_exposure(evidence: Evidence, thresholds: Thresholds) -> Finding:
