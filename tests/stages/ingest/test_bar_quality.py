@@ -114,7 +114,10 @@ def test_partitions_hold_every_row_once_in_the_order_of_years() -> None:
     assert [len(part) for part in partitions("equity_ohlcv", [one.slice(0, 0)])] == [0]
 
 
-@pytest.mark.parametrize(("rows_together", "found"), [(0, [211, 252, 137]), (388, [211, 252, 137]), (462, [211, 389]), (463, [463, 137]), (600, [600])])
+@pytest.mark.parametrize(
+    ("rows_together", "found"),
+    [(0, [211, 252, 137]), (388, [211, 252, 137]), (462, [211, 389]), (463, [463, 137]), (600, [600])],
+)
 def test_small_years_are_yielded_together(rows_together: int, found: list[int]) -> None:
     rows = table(walk(600), date(2018, 3, 1))
     assert [len(part) for part in partitions("equity_ohlcv", [rows], "Y", rows_together)] == found
