@@ -128,14 +128,15 @@ def attributes_read() -> frozenset[str]:
 
 @cache
 def handed_on_whole() -> frozenset[str]:
-    """Sections that a module spreads into keyword arguments of a library: their own tests read each one back there."""
-    classes: set[str] = set()
-    for file in SOURCE.rglob("*.py"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        spreads = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg is None]
-        if any(isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute) and item.func.attr == "model_dump" for item in spreads):
-            classes |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
-    return frozenset(name for name in classes if name.endswith("Config"))
+    """Sections that are handed to a library as keyword arguments, `ppo.model_dump(exclude=...)`: their tests read each one back there."""
+    calls = [
+        node
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    dumps = [call.func for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "model_dump" and call.keywords]
+    return frozenset(f"{item.value.id.capitalize()}Config" for item in dumps if isinstance(item.value, ast.Name))
 
 
 @pytest.mark.parametrize("stage", STAGES)
