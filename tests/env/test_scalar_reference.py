@@ -102,6 +102,7 @@ def test_books_equal_the_scalar_reference_on_fuzzed_markets(seed):
         got = books.step(actions)
         expected = np.array([book.step(action) for book, action in zip(scalars, actions, strict=True)])
         np.testing.assert_allclose(np.stack([got.growth, got.turnover, got.cost], axis=1), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(got.reward, 100 * expected[:, 0], rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(books.books.weights, [book.weights for book in scalars], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(books.books.cash, [book.cash for book in scalars], rtol=1e-9, atol=1e-6)
 

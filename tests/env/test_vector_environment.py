@@ -70,6 +70,18 @@ def test_two_environments_of_one_seed_walk_side_by_side_and_another_seed_elsewhe
         assert all(np.array_equal(a, b) for a, b in zip(left[:3], right[:3], strict=True))
 
 
+def test_an_observation_shows_the_session_of_the_decision_and_none_after_it():
+    market = fuzzed_market(8)
+    books = BookSet(market, rules(), 100, 3)
+    t = np.array([0, 17, 40])
+    weights = np.full((3, 4), 0.1)
+    books.open(np.arange(3), t, weights)
+    out = np.empty((3, books.observation_size), dtype=np.float32)
+    books.observe(out)
+    own = np.concatenate([market.asset[t], books.books.weights[..., None]], axis=-1).reshape(3, -1)
+    np.testing.assert_allclose(out, np.concatenate([own, market.market[t], np.zeros((3, 1))], axis=1), rtol=1e-6)
+
+
 def test_the_observation_that_a_learner_keeps_survives_the_next_step_and_restarts():
     env = vector(sessions=3)
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from quanto.core.errors import ConfigError
 from quanto.core.rng import generator
 from quanto.env.action_map import ACTION_BOUND
-from quanto.env.books import BookSet, EpisodeConfig, Market, Rules, random_weights
+from quanto.env.books import BookSet, EpisodeConfig, Market, Rules, Transition, random_weights
 from quanto.env.rewards import REWARDS
 
 Float32Array = npt.NDArray[np.float32]
@@ -44,8 +44,8 @@ class PortfolioVecEnv(VecEnv):
         self._actions: Float32Array = np.zeros((episodes.books, actions), dtype=np.float32)
         # SB3 only reads the infos of books that are done; the others share one empty dictionary.
         self._no_infos: list[dict[str, Any]] = [{} for _ in range(episodes.books)]
-        self._sums: dict[str, float] = {}
-        self._steps = 0
+        # Since the last look at the statistics; a learner looks after every rollout.
+        self._seen: list[Transition] = []
         super().__init__(
             episodes.books,
             spaces.Box(-np.inf, np.inf, (size,), np.float32),
@@ -63,7 +63,7 @@ class PortfolioVecEnv(VecEnv):
     def step_wait(self) -> tuple[Float32Array, Float32Array, npt.NDArray[np.bool_], list[dict[str, Any]]]:
         """Step all books; return observations, rewards, dones and infos as SB3 expects them."""
         result = self.books.step(self._actions, self._neutral_actions())
-        self._count(result.components, growth=result.growth, turnover=result.turnover, cost=result.cost, exposure=result.exposure)
+        self._seen.append(result)
         done = result.terminated | result.truncated
         infos = self._no_infos
         if done.any():
@@ -83,8 +83,14 @@ class PortfolioVecEnv(VecEnv):
 
     def pop_statistics(self) -> dict[str, float]:
         """Return the means per step since the last call (empty before the first step): reward components and raw growth."""
-        means = {name: value / self._steps for name, value in self._sums.items()} if self._steps else {}
-        self._sums, self._steps = {}, 0
+        if not self._seen:
+            return {}
+        names = REWARDS[self.books.rules.reward.version].components
+        components = np.concatenate([seen.components for seen in self._seen]).mean(axis=0)
+        means = {f"reward_{name}": float(value) for name, value in zip(names, components, strict=True)}
+        for name in ("growth", "turnover", "cost", "exposure"):
+            means[name] = float(np.concatenate([getattr(seen, name) for seen in self._seen]).mean())
+        self._seen = []
         return means
 
     def _neutral_actions(self) -> Float32Array | None:
@@ -92,13 +98,6 @@ class PortfolioVecEnv(VecEnv):
             return None
         self.books.observe_neutral(self._neutral)
         return self.policy(self._neutral)
-
-    def _count(self, components: FloatArray, **values: FloatArray) -> None:
-        names = REWARDS[self.books.rules.reward.version].components
-        rows = {f"reward_{name}": components[:, index] for index, name in enumerate(names)} | values
-        for name, row in rows.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(row.mean())
-        self._steps += 1
 
     def _restart(self, which: npt.NDArray[np.int64]) -> None:
         tape = self.books.market.tape

@@ -16,7 +16,7 @@ was killed anywhere goes on where it stopped; the broker is asked for orders who
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -178,13 +178,12 @@ class SessionEngine:
         wanted = strategy.decide(t, weights, drawdown)
         day = slice(t, t + 1)
         targets = constrain(wanted[None, :], weights[None, :], feed.eligible[day], self._terms.limits, strategy.exposure_cap[day])
-        seen = hashlib.sha256(strategy.observation(t) + weights.tobytes() + np.float64(drawdown).tobytes()).hexdigest()
         self._recorder.emit(
             {
                 "kind": "decision",
                 "decided_on": feed.day(t).isoformat(),
                 "session": feed.day(t + 1).isoformat(),
-                "observation": seen,
+                "observation": observation_digest(strategy, t, weights, drawdown),
                 "drawdown": drawdown,
                 "cap": float(strategy.exposure_cap[t]),
                 "targets": dict(zip(feed.symbols, targets[0].tolist(), strict=True)),
@@ -301,6 +300,30 @@ def account_faults(account: BrokerAccount, book: Book, columns: Mapping[str, int
         value += (found - expected) * float(reference[columns[symbol]])
     if not abs(value) <= risk.nav_tolerance * book.nav:
         faults.append(f"NAV differs by {value:.2f} USD")
+    return faults
+
+
+def observation_digest(strategy: Strategy, t: int, weights: FloatArray, drawdown: float) -> str:
+    """Return the SHA-256 of all that a policy sees after the close of session t: the market's part and the book's."""
+    return hashlib.sha256(strategy.observation(t) + weights.tobytes() + np.float64(drawdown).tobytes()).hexdigest()
+
+
+def observation_faults(events: Iterable[Entry], feed: Feed, strategy: Strategy) -> list[str]:
+    """Return the sessions whose journalled observation is not what features and journal give now; empty: none differs.
+
+    What the policy knew on a day is rebuilt from the features and the book that the events before the decision add up
+    to, so a journal whose hashes hold can be asked what was known.
+    """
+    columns = {symbol: index for index, symbol in enumerate(feed.symbols)}
+    rows = {day: row for row, day in enumerate(feed.sessions.astype(str).tolist())}
+    book, faults = Book(), []
+    for event in events:
+        if event["kind"] == "decision":
+            t = rows[event["decided_on"]]
+            weights = share_vector(columns, book.shares) * feed.close[t] / book.nav
+            if observation_digest(strategy, t, weights, book.nav / book.peak - 1.0) != event["observation"]:
+                faults.append(str(event["session"]))
+        book.apply(event)
     return faults
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from quanto.core.digest import digest_tree
 from quanto.core.errors import ConfigError, ExecutionError, IntegrityError
 from quanto.core.store import read_json, read_table, write_json, write_table
 from quanto.execution.attribution import CAUSES
+from quanto.execution.engine import observation_faults
 from quanto.execution.journal import read_journal
 from quanto.execution.stress import SCENARIOS, Scenario
 from quanto.market.schema import CANONICAL
@@ -26,6 +28,7 @@ from quanto.policy.artefact import Policy, load_policy
 from quanto.policy.decision import decide, prepare
 from quanto.stages.eval.arena import build_arena
 from quanto.stages.shadow.config import ShadowConfig
+from quanto.stages.shadow.shadowing import build_stand
 from quanto.stages.shadow.stage import read_market, replay_into, run
 from quanto.stages.shadow.stress import stress_replays
 
@@ -106,6 +109,7 @@ def test_the_evidence_is_complete_and_its_parts_add_up(finished: Path) -> None:
     assert metrics["fill_rate"] == 1.0
     assert metrics["slippage_mean_bps"] == pytest.approx(0.0, abs=1e-9)
     assert metrics["parity"]["max_relative_difference"] < 1e-9
+    assert metrics["observations_that_differ"] == []
     for name in ("sessions", "orders", "orders_filled", "orders_submitted", "fees_usd", "dividends_usd"):
         assert sum(part[name] for part in metrics["regimes"].values()) == pytest.approx(metrics[name])
     assert set(metrics["regimes"]) == {"high_volatility", "other"}
@@ -115,6 +119,18 @@ def test_the_journal_is_sealed_by_the_metrics(finished: Path) -> None:
     metrics = metrics_of(finished / "reports/shadow")
     path = finished / "reports/shadow/journal.jsonl"
     assert sum(1 for _ in read_journal(path, metrics["journal"]["head"])) == metrics["journal"]["events"]
+
+
+def test_what_the_policy_knew_that_day_can_be_asked_later(finished: Path) -> None:
+    data, tables, _ = read_market(shadow_config(), finished)
+    stand = build_stand(load_policy(finished / "models"), data, tables, shadow_config())
+    events = list(read_journal(finished / "reports/shadow/journal.jsonl"))
+    assert observation_faults(events, stand.feed, stand.strategy) == []
+    days = [event["decided_on"] for event in events if event["kind"] == "decision"]
+    known = stand.strategy.observation
+    other = replace(stand.strategy, observation=lambda t: known(t) + b"x" if str(data.sessions[t]) == days[7] else known(t))
+    sessions = [event["session"] for event in events if event["kind"] == "decision"]
+    assert observation_faults(events, stand.feed, other) == [sessions[7]]
 
 
 def test_two_runs_leave_the_same_bytes(finished: Path, tmp_path: Path) -> None:

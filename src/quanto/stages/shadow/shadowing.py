@@ -15,7 +15,7 @@ from quanto.execution.attribution import Setting, attribute
 from quanto.execution.book import Book, Entry
 from quanto.execution.brokers.sim import SimMarket
 from quanto.execution.desk import Terms
-from quanto.execution.engine import Strategy
+from quanto.execution.engine import Strategy, observation_faults
 from quanto.execution.evidence import SessionRow, session_rows, summarise
 from quanto.execution.feed import Feed, build_feed
 from quanto.execution.journal import Journal
@@ -149,6 +149,7 @@ def evidence(
             "attribution_usd": found.causes,
             "attribution_residual_usd": found.residual,
         },
+        "observations_that_differ": observation_faults(events, stand.feed, stand.strategy),
         "policy": stand.strategy.experiment,
         "risk_policy": stand.setting.terms.risk.digest(),
         "journal": {"events": journal.count, "head": journal.head},

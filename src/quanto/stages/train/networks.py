@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -9,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from quanto.policy.network import Architecture, Sizes
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 # SB3's own initial gains: hidden layers sqrt(2), a nearly neutral first action, a critic of unit gain.
 HIDDEN_GAIN = 2**0.5
@@ -98,6 +101,11 @@ class ActorCritic(nn.Module):
         return out
 
 
+def _log_probability(noise: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
+    """Return the log density of a diagonal normal at mean + exp(log_std) x noise; shape (n,)."""
+    return -0.5 * (noise * noise).sum(dim=1) - log_std.sum() - noise.shape[1] * HALF_LOG_TWO_PI
+
+
 class PortfolioPolicy(ActorCriticPolicy):
     """SB3's actor-critic policy over our networks."""
 
@@ -113,6 +121,25 @@ class PortfolioPolicy(ActorCriticPolicy):
         self.action_net, self.value_net = nn.Identity(), nn.Identity()  # type: ignore[assignment]  # as above
         self.log_std = nn.Parameter(torch.full((self._networks[1].actions,), float(self.log_std_init)))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]  # every optimiser has lr
+
+    def forward(self, obs: torch.Tensor, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return actions, values (n, 1) and log probabilities, as the base class does without its distribution objects."""
+        mean, values = self.mlp_extractor(obs)
+        if deterministic:
+            return mean, values, _log_probability(torch.zeros_like(mean), self.log_std)
+        noise = torch.randn_like(mean)
+        return mean + self.log_std.exp() * noise, values, _log_probability(noise, self.log_std)
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return values (n, 1), log probabilities and entropies of given actions, as the base class does."""
+        mean, values = self.mlp_extractor(obs)
+        log_probability = _log_probability((actions - mean) * (-self.log_std).exp(), self.log_std)
+        entropy = (self.log_std.sum() + self._networks[1].actions * (0.5 + HALF_LOG_TWO_PI)).expand(len(actions))
+        return values, log_probability, entropy
+
+    def predict_values(self, obs: PyTorchObs) -> torch.Tensor:
+        """Return the values (n, 1) of observations."""
+        return self.mlp_extractor.forward_critic(cast(torch.Tensor, obs))
 
     def mean_actions(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return what the policy does without exploring; shape (n_books, n_actions)."""
