@@ -165,7 +165,7 @@ def _order(book: Book, event: Entry, at: datetime) -> None:
         client_order_id=event["id"],
         symbol=event["symbol"],
         side=cast("Side", event["side"]),
-        quantity=event["quantity"] or event["asked"],
+        quantity=event["quantity"] if passed else event["asked"],
         reference_price=event["reference"] if event["reference"] is not None else float("nan"),
         limit_price=event["limit"],
         status=next_status(Status.NEW, Event.SUBMIT if passed else Event.DENY),

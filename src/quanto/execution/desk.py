@@ -271,16 +271,17 @@ class Desk:
 
 
 def _row(order: Order, verdict: Verdict) -> Entry:
-    return {
+    row: Entry = {
         "id": order.client_order_id,
         "symbol": order.symbol,
         "side": order.side,
-        "asked": order.quantity,
         "quantity": verdict.quantity,
         "limit": order.limit_price,
         "reference": order.reference_price if math.isfinite(order.reference_price) else None,
-        "breaches": [breach.record() for breach in verdict.breaches],
     }
+    if verdict.breaches:
+        row |= {"asked": order.quantity, "breaches": [breach.record() for breach in verdict.breaches]}
+    return row
 
 
 def _news(order: Order, event: Event, broker_id: str = "", message: str = "") -> Entry:

@@ -1,6 +1,6 @@
 """The order journal: append-only JSON lines, each chained to all before it by SHA-256.
 
-A line is `{"body":<event as canonical JSON>,"hash":"<sha256 of the previous hash and the body's bytes>"}`. The first
+A line is `{"body":<event as compact JSON>,"hash":"<sha256 of the previous hash and the body's bytes>"}`. The first
 previous hash is 64 zeros. What stands in the journal is the truth: book and metrics are rebuilt from it. A writer
 killed in the middle of a line leaves a torn last line, which the next opening cuts off; a byte changed anywhere else
 breaks the chain at its line.
@@ -24,7 +24,7 @@ Record: TypeAlias = dict[str, object]
 
 GENESIS = "0" * 64
 _OPEN, _MIDDLE, _CLOSE = b'{"body":', b',"hash":"', b'"}\n'
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _TAIL = len(_MIDDLE) + 64 + len(_CLOSE)
 
 
@@ -123,7 +123,7 @@ class Journal:
 
 
 def encode(event: Mapping[str, object]) -> bytes:
-    """Return an event as canonical JSON: sorted keys, no spaces, UTF-8.
+    """Return an event as compact JSON in UTF-8; its keys stand in the order in which the engine wrote them.
 
     Raises
     ------
