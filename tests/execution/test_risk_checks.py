@@ -436,6 +436,24 @@ def test_a_batch_counts_the_orders_before_each_order() -> None:
     assert all_pass(orders, hedged, wide_policy(max_beta=0.5))
 
 
+def test_a_batch_counts_what_is_held_and_open_of_its_own_names() -> None:
+    known = snapshot(shares=[0.0, 20.0, 0.0], open_purchases=[0.0, 30.0, 0.0])
+    assert all_pass([order()], known, wide_policy(max_name_weight=0.3, max_days_to_exit=3000.0 / 2e5))
+    assert not all_pass([order()], known, wide_policy(max_name_weight=0.299))
+    assert not all_pass([order()], known, wide_policy(max_days_to_exit=2990.0 / 2e5))
+
+
+def test_a_verdict_says_what_became_of_the_order_and_a_record_what_was_found() -> None:
+    passed, cut = judge(order(), snapshot(), wide_policy()), judge(order(), snapshot(), wide_policy(max_name_weight=0.15))
+    assert (passed.denied, passed.clipped) == (False, False)
+    assert (cut.denied, cut.clipped) == (False, True)
+    assert cut.breaches[0].record() == {
+        "check": "name_weight", "found": cut.breaches[0].found, "limit": 0.15, "unit": "fraction of NAV", "action": "clip", "symbol": "B",
+    }  # fmt: skip
+    unknown = order_breaches(order(), snapshot(price_age=[0.0, math.nan, 0.0]), wide_policy())
+    assert unknown[0].record()["found"] is None
+
+
 def test_a_batch_of_sales_passes_at_once_up_to_what_is_held() -> None:
     known = snapshot(shares=[100.0, 50.0, 0.0], open_sales=[10.0, 0.0, 0.0], reduce_only=True)
     assert all_pass([order("A", "sell", 90.0, "o1"), order("B", "sell", 50.0, "o2")], known, suffocating())
@@ -696,8 +714,9 @@ def test_a_sale_of_all_that_is_held_reduces_up_to_rounding(held: float) -> None:
 
 
 def test_a_volume_of_zero_is_an_unknown_volume() -> None:
-    found = portfolio_breaches(np.array([500.0]), 500.0, np.zeros(1), np.ones(1), ("A",), wide_policy())
-    assert [(breach.check, math.isnan(breach.found)) for breach in found] == [("days_to_exit", True)]
+    for volume in (0.0, -1.0):
+        found = portfolio_breaches(np.array([500.0]), 500.0, np.full(1, volume), np.ones(1), ("A",), wide_policy())
+        assert [(breach.check, math.isnan(breach.found)) for breach in found] == [("days_to_exit", True)]
 
 
 def test_a_bankrupt_portfolio_breaks_what_is_measured_by_nav() -> None:

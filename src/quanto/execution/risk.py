@@ -273,7 +273,7 @@ def _purchases_pass(
         and nav > 0
         and now > 0
         and 0.5 * (snapshot.traded_usd + float(notional.sum())) <= (policy.max_turnover + TOLERANCE) * nav
-        and after.gross <= (policy.max_gross_exposure + TOLERANCE) * nav
+        # Without short positions gross is net, and the net limit is never above the gross one.
         and after.gross <= (policy.max_net_exposure + TOLERANCE) * nav
         and before.long_now + max(snapshot.cash - before.spent, 0.0) <= (policy.max_leverage + TOLERANCE) * now
         and bool((values <= (policy.max_name_weight + TOLERANCE) * nav).all())
