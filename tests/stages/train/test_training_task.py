@@ -88,6 +88,7 @@ def test_two_runs_give_the_same_bytes_whatever_the_global_generators_did_before(
     assert everything(train_ppo(task)) == first
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_and_their_order_change_no_byte():
     every = tasks()
     alone = [everything(train_ppo(task)) for task in every]
