@@ -10,6 +10,8 @@ from fakes.verdicts import THRESHOLDS, good_evidence, thresholds, with_candidate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quanto.portfolio.significance import alpha_test, pseudo_alphas
+from quanto.stages.qualify.edge import trial_correlation
 from quanto.stages.qualify.evidence import Book, Trials
 from quanto.stages.qualify.gate import TIERS, GateResult
 from quanto.stages.qualify.registry import GATES
@@ -133,3 +135,42 @@ def test_near_copies_are_judged_by_the_bootstrap_of_the_best() -> None:
         result for result in judge(replace(GOOD, trials=replace(trials, count=21)), THRESHOLDS).results if result.name == "edge_v1"
     )
     assert "test A" in other.reason
+
+
+def test_a_record_whose_upper_bound_interests_nobody_is_rejected_at_production() -> None:
+    dull = with_candidate(GOOD, returns=GOOD.candidate.returns - 0.0013)
+    judgement = judge(dull, THRESHOLDS)
+    expected = alpha_test(dull.excess(dull.candidate), dull.excess(dull.baseline)).information_ratio_upper
+    assert judgement.information_ratio_upper == expected
+    assert expected is not None
+    assert expected < THRESHOLDS.interesting_ir
+    assert [verdict.tier for verdict in judgement.verdicts] == list(TIERS)
+    assert judgement.verdict("production").decision == "reject"
+    assert any("upper 95 % bound" in reason for reason in judgement.verdict("production").reasons)
+
+
+def test_every_verdict_names_its_tier_and_every_reason_is_a_sentence() -> None:
+    names = ["regime_exposure_v1", "regime_volatility_v1", "regime_drawdown_v1"]
+    cases = [results(), results(leak_proof_v1="failed"), results(edge_v1="failed"), results(**dict.fromkeys(names, "vacuous"))]
+    for found in cases:
+        verdicts = [decide(found, tier, 0.1, THRESHOLDS) for tier in TIERS]
+        assert [verdict.tier for verdict in verdicts] == list(TIERS)
+        assert all((isinstance(reason, str) and ":" in reason) or "bound" in reason for verdict in verdicts for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("missing", ["candidates", "baselines", "count"])
+def test_incomplete_vectors_are_never_taken_for_near_copies(missing: str) -> None:
+    rows = np.tile(GOOD.excess(GOOD.candidate), (3, 1)) + 1e-5 * np.random.default_rng(1).standard_normal((3, GOOD.sessions))
+    whole = Trials(3, (), (), rows, np.tile(GOOD.excess(GOOD.baseline), (3, 1)))
+    assert trial_correlation(replace(GOOD, trials=whole)) == pytest.approx(1.0, abs=0.01)
+    assert trial_correlation(replace(GOOD, trials=replace(whole, **{missing: None}))) is None
+
+
+def test_the_correlation_of_trials_is_that_of_their_alpha_scores() -> None:
+    rng = np.random.default_rng(2)
+    rows = 0.01 * rng.standard_normal((4, GOOD.sessions))
+    against = np.tile(GOOD.excess(GOOD.baseline), (4, 1))
+    found = trial_correlation(replace(GOOD, trials=Trials(4, (), (), rows, against)))
+    scores = np.corrcoef(pseudo_alphas(rows, against))
+    assert found == pytest.approx(scores[np.triu_indices(4, 1)].mean())
+    assert trial_correlation(replace(GOOD, trials=Trials(1, (), (), rows[:1], against[:1]))) is None
