@@ -114,7 +114,7 @@ class BookSet:
         self.market = market
         self.rules = rules
         self.episode_sessions = episode_sessions
-        self.full_costs = (market.tape.linear_cost, market.tape.impact)
+        self.full_costs, self.cost_factor = (market.tape.linear_cost, market.tape.impact), 1.0
         self.t = np.zeros(books, dtype=np.int64)
         self.age = np.zeros(books, dtype=np.int64)
         symbols = market.n_symbols
@@ -140,6 +140,9 @@ class BookSet:
 
     def scale_costs(self, factor: float) -> None:
         """Trade at this multiple of the market's costs: a curriculum begins where trading is free."""
+        if factor == self.cost_factor:
+            return
+        self.cost_factor = factor
         linear, impact = (cost * factor for cost in self.full_costs)
         self.market = replace(self.market, tape=self.market.tape._replace(linear_cost=linear, impact=impact))
 

@@ -85,6 +85,7 @@ class Watch(BaseCallback):
         self._updated = False
         self._statistics: dict[str, float] = {}
         self._bar: Any = None
+        self._parameters: list[torch.nn.Parameter] = []
 
     def resume(self, model: PPO) -> None:
         """Continue from the task's checkpoint, if there is one."""
@@ -99,6 +100,7 @@ class Watch(BaseCallback):
             self.best_growth = notes["best_growth"]
 
     def _on_training_start(self) -> None:
+        self._parameters = list(self.model.policy.parameters())
         total = self.model._total_timesteps
         self._bar = tqdm(
             total=total, initial=self.num_timesteps, desc=f"seed {self.task.member}", unit="step", disable=not sys.stderr.isatty()
@@ -132,19 +134,23 @@ class Watch(BaseCallback):
 
     def _look(self) -> None:
         self._updated = False
-        parameters = export(self.model.policy)  # type: ignore[arg-type]  # SB3's type is the base class
-        refuse_broken(parameters, self.num_timesteps, self._advice())
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._parameters):
+            refuse_broken(self._export(), self.num_timesteps, self._advice())
         recorded = self.logger.name_to_value
         row: Row = {"seed": self.task.member, "step": self.num_timesteps, **self._statistics}
         row |= {ours: float(recorded[theirs]) for theirs, ours in UPDATE_COLUMNS.items()}
         row["entropy"] = -float(recorded["train/entropy_loss"])
-        row["validation_growth"] = self._validate(parameters)
+        row["validation_growth"] = self._validate()
         self.rows.append(row)
 
-    def _validate(self, parameters: Parameters) -> float | None:
+    def _export(self) -> Parameters:
+        return export(self.model.policy)  # type: ignore[arg-type]  # SB3's type is the base class
+
+    def _validate(self) -> float | None:
         settings = self.task.config.validation
         if self.task.validation is None or (len(self.rows) + 1) % settings.every_rollouts:
             return None
+        parameters = self._export()
         growth = validation_growth(
             self.task.validation, self.task.rules, self.task.config.architecture, self.task.sizes, parameters
         )  # fmt: skip

@@ -137,6 +137,10 @@ class PortfolioPolicy(ActorCriticPolicy):
         entropy = (self.log_std.sum() + self._networks[1].actions * (0.5 + HALF_LOG_TWO_PI)).expand(len(actions))
         return values, log_probability, entropy
 
+    def set_training_mode(self, mode: bool) -> None:
+        """Note the mode; no layer of ours behaves differently in it, so none is visited."""
+        self.training = mode
+
     def predict_values(self, obs: PyTorchObs) -> torch.Tensor:
         """Return the values (n, 1) of observations."""
         return self.mlp_extractor.forward_critic(cast(torch.Tensor, obs))
