@@ -281,7 +281,8 @@ def test_a_package_or_member_that_is_not_there_says_what_to_install(tmp_path: Pa
     with pytest.raises(MissingDataError, match=r"has no file tiny/b\.csv"):
         fetch(tiny(path="tiny/b.csv"), tmp_path)
     (tmp_path / "site/tiny/a.csv").unlink()
-    with pytest.raises(MissingDataError, match="cannot be read"):
+    # Which of the two depends on the release of importlib.metadata: newer ones leave missing files out of the list.
+    with pytest.raises(MissingDataError, match=r"cannot be read|has no file tiny/a\.csv"):
         fetch(tiny(), tmp_path)
 
 
