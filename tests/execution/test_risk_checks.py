@@ -14,9 +14,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from quanto.execution.limits import RiskPolicy
-from quanto.execution.measures import Snapshot, bought, measure, total
+from quanto.execution.measures import Snapshot, bought, measure, ratio, total
 from quanto.execution.orders import Order, Side
-from quanto.execution.risk import CHECKS, Action, account_breaches, all_pass, fill_breaches, judge, order_breaches, portfolio_breaches
+from quanto.execution.risk import (
+    CHECKS,
+    Action,
+    account_breaches,
+    all_pass,
+    fill_breaches,
+    judge,
+    keeps,
+    order_breaches,
+    portfolio_breaches,
+)
 
 # The mutation score runs this file hundreds of times.
 EXAMPLES = int(os.environ.get("QUANTO_EXAMPLES", "150"))
@@ -717,6 +727,51 @@ def test_a_volume_of_zero_is_an_unknown_volume() -> None:
     for volume in (0.0, -1.0):
         found = portfolio_breaches(np.array([500.0]), 500.0, np.full(1, volume), np.ones(1), ("A",), wide_policy())
         assert [(breach.check, math.isnan(breach.found)) for breach in found] == [("days_to_exit", True)]
+
+
+@pytest.mark.parametrize(
+    ("found", "limit", "at_least", "kept"),
+    [
+        (5.0 + 4e-9, 5.0, False, True), (5.0 + 6e-9, 5.0, False, False), (0.1 + 0.9e-9, 0.1, False, True),
+        (0.1 + 1.1e-9, 0.1, False, False),
+        (0.5, 1.0, True, False), (0.1 - 0.9e-9, 0.1, True, True), (0.1 - 1.1e-9, 0.1, True, False), (5.0 - 4e-9, 5.0, True, True),
+        (5.0 - 6e-9, 5.0, True, False), (0.0, 0.5, False, True), (math.nan, 1.0, False, False), (math.nan, 0.0, True, False),
+    ],
+)  # fmt: skip
+def test_keeping_a_limit_forgives_rounding_alone(found: float, limit: float, at_least: bool, kept: bool) -> None:
+    assert keeps(found, limit, at_least) is kept
+
+
+def test_small_numbers_are_numbers() -> None:
+    tiny = snapshot(
+        reference=[0.1, 0.2, 0.5], price=[0.1, 0.2, 0.5], adv_usd=[0.5] * 3, shares=[1.0, 0.0, 0.0], cash=0.4, nav=0.5, nav_now=0.5
+    )
+    assert all_pass([order(quantity=0.5)], tiny, wide_policy())
+    assert judge(order(quantity=0.5), tiny, wide_policy()).quantity == 0.5
+    assert portfolio_breaches(np.array([0.2]), 0.3, np.full(1, 0.5), np.ones(1), ("A",), wide_policy()) == []
+    one = portfolio_breaches(np.array([1.0]), 3.0, np.full(1, 1e6), np.full(1, math.nan), ("A",), wide_policy())
+    assert {breach.check for breach in one} == {"beta", "gap_loss"}
+    assert ratio(1.0, 0.5) == 2.0
+
+
+def test_short_positions_count_as_positions_of_a_portfolio() -> None:
+    values = np.array([500.0, -100.0])
+    found = portfolio_breaches(values, 600.0, np.full(2, 1e6), np.array([1.0, math.nan]), ("A", "B"), wide_policy(max_positions=1))
+    assert {"positions", "beta", "gap_loss", "sign_flip"} == {breach.check for breach in found}
+
+
+def test_the_portfolio_before_a_batch_is_held_against_leverage() -> None:
+    known = snapshot(open_purchases=[0.0, 0.0, 20.0], cash=9_000.0, linear_cost=0.001)
+    assets = 1000.0 + 1000.0 + (9_000.0 - 1_001.0)
+    assert all_pass([order()], known, wide_policy(max_leverage=1.0))
+    assert not all_pass([order()], known._replace(nav_now=assets - 1.0), wide_policy(max_leverage=1.0))
+    assert all_pass([order()], known._replace(nav_now=assets), wide_policy(max_leverage=1.0))
+
+
+def test_a_batch_of_both_sides_is_none() -> None:
+    known = snapshot(shares=[50.0, 50.0, 0.0])
+    assert not all_pass([order("A", "sell", 1.0, "o1"), order("B", "buy", 1.0, "o2")], known, wide_policy())
+    assert not all_pass([order("A", "buy", 1.0, "o1"), order("B", "sell", 1.0, "o2")], known, wide_policy())
 
 
 def test_a_bankrupt_portfolio_breaks_what_is_measured_by_nav() -> None:
