@@ -19,6 +19,7 @@ from quanto.execution.orders import Order, Side
 from quanto.execution.risk import (
     CHECKS,
     Action,
+    Verdict,
     account_breaches,
     all_pass,
     fill_breaches,
@@ -740,6 +741,32 @@ def test_a_volume_of_zero_is_an_unknown_volume() -> None:
 )  # fmt: skip
 def test_keeping_a_limit_forgives_rounding_alone(found: float, limit: float, at_least: bool, kept: bool) -> None:
     assert keeps(found, limit, at_least) is kept
+
+
+def test_verdicts_and_cases_are_what_they_are_made_of() -> None:
+    (breach,) = order_breaches(order(), snapshot(), wide_policy(max_name_weight=0.15))
+    assert (Verdict(0.5, (breach,)).denied, Verdict(0.5, (breach,)).clipped) == (False, True)
+    assert (Verdict(0.0, (breach,)).denied, Verdict(0.0, (breach,)).clipped) == (True, False)
+    assert measure(order(), snapshot(), wide_policy()).duplicate is False
+    with pytest.raises(AttributeError):
+        CHECKS["halted"].name = "another"  # type: ignore[misc]  # it is frozen
+
+
+def test_a_portfolio_is_forgiven_rounding_alone() -> None:
+    adv, beta = np.full(1, 1000.0), np.ones(1)
+
+    def found(value: float, **limits: Any) -> set[str]:
+        return {breach.check for breach in portfolio_breaches(np.array([value]), 1000.0 - value, adv, beta, ("A",), wide_policy(**limits))}
+
+    days = 500.0 / 100.0
+    assert found(500.0 * (1 + 0.8e-9), max_days_to_exit=days) == set()
+    assert found(500.0 * (1 + 1.2e-9), max_days_to_exit=days) == {"days_to_exit"}
+    assert found(500.0 + 0.8e-6, max_name_weight=0.5) == set()
+    assert found(500.0 + 1.2e-6, max_name_weight=0.5) == {"name_weight"}
+    assert "sign_flip" not in found(-0.8e-6)
+    assert "sign_flip" in found(-1.2e-6)
+    borrowed = portfolio_breaches(np.array([1.0]), -0.5, adv, beta, ("A",), wide_policy(max_leverage=1.5))
+    assert {breach.check: breach.found for breach in borrowed}["leverage"] == 2.0
 
 
 def test_small_numbers_are_numbers() -> None:
