@@ -51,5 +51,5 @@ def test_a_declared_output_that_was_not_written_is_an_error(tmp_path: Path) -> N
 
 def test_an_unknown_schema_version_is_refused(tmp_path: Path) -> None:
     value = json.loads(example(tmp_path).to_json()) | {"schema_version": 99}
-    with pytest.raises(DataError, match="schema version 1"):
+    with pytest.raises(DataError, match="schema version 2"):
         manifest_from(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,26 @@ def ingest(options: argparse.Namespace) -> Result:
     from quanto.runtime.compute import RuntimeConfig, open_executor
     from quanto.stages.ingest import stage
     from quanto.stages.ingest.config import IngestConfig
-    from quanto.stages.ingest.router import route
+    from quanto.stages.ingest.router import plan_rows
 
     folder = workspace(options)
     params = _params(folder, options)
     config = load_section("ingest", params["ingest"], IngestConfig)
     if options.dry_run:
-        plan = [
-            {"vendor": item.entry.name, "domain": item.request.domain, "shard": shard.key, "start": shard.start, "end": shard.end}
-            for item in route(config, folder)
-            for shard in item.shards
-        ]
-        lines = tuple(f"{row['vendor']:<20} {row['domain']:<18} {row['shard']:<24} {row['start']} to {row['end']}" for row in plan)
+        plan = plan_rows(config, folder)
+        lines = tuple(
+            f"{row['vendor']:<20} {row['domain']:<18} {row['shard']:<24} {row['start']} to {row['end']} {row['requests']:>6} requests"
+            for row in plan
+        )
         return Result((*lines, f"{len(plan)} shards; nothing was fetched"), {"plan": plan})
     with tempfile.TemporaryDirectory(prefix="quanto-ingest-") as temporary:
-        scratch = Path(options.out) if options.out else _scratch(folder, Path(temporary))
+        scratch = _scratch(folder, Path(temporary))
         with open_executor(load_section("runtime", params["runtime"], RuntimeConfig)) as executor:
             stage.run(config, scratch, executor)
         report = read_json(scratch / "reports/ingest/ingest_report.json")
+        if options.out:
+            for name in ("data", "reports"):
+                shutil.copytree(scratch / name, Path(options.out) / name, dirs_exist_ok=True)
     return Result(("the landing store is filled; `dvc repro` builds from it",), report)
 
 

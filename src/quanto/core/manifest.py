@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from quanto.core.digest import canonical_json, digest_bytes, digest_file, digest_tree, digest_value, pretty_json, tree_files
 from quanto.core.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Manifest:
     sources: Mapping[str, str]
     outputs: Mapping[str, OutputFile]
     schema_version: int = SCHEMA_VERSION
-    facts: Mapping[str, object] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the manifest as deterministic JSON; the order of insertion does not matter."""

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quanto.core.errors import DataError
-from quanto.market.calendar import DateArray
 from quanto.market.panel import Panel
 from quanto.portfolio.costs import BPS, CostConfig, average_daily_volume, linear_cost
 
@@ -106,13 +105,6 @@ def build_tape(panel: Panel, eligible: BoolArray, cash_rate: FloatArray, costs: 
         linear_cost=linear_cost(costs, panel.sessions),
         impact=impact,
     )
-
-
-def session_range(sessions: DateArray, first: object, last: object) -> tuple[int, int]:
-    """Return (start, stop) indices of the sessions from `first` to `last`, both included (dates need not be sessions)."""
-    start = int(np.searchsorted(sessions, np.datetime64(str(first))))
-    stop = int(np.searchsorted(sessions, np.datetime64(str(last)), side="right"))
-    return start, stop
 
 
 def _carry(panel: Panel) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,6 @@ from quanto.core.store import read_json, read_table, write_json
 from quanto.market.schema import CANONICAL
 from quanto.runtime.compute import RuntimeConfig, open_executor
 from quanto.stages.qualify.calibration import calibrate_gates, canonical_returns
-from quanto.stages.qualify.code import gate_digest
 from quanto.stages.qualify.config import QualifyConfig
 
 CALIBRATION = "reports/promotion/calibration.json"
@@ -39,12 +38,6 @@ def calibrate(workspace: Path, markets: int = 2000, power_markets: int = 1000) -
         found = calibrate_gates(config.thresholds, canonical_returns(bars, actions), executor, markets, power_markets, config.seed)
     write_json(workspace / CALIBRATION, {**_earlier(workspace), **found})
     return found
-
-
-def is_calibrated(workspace: Path) -> bool:
-    """Return whether the gates of the workspace, with the thresholds of its params.yaml, were measured."""
-    config = load_section("qualify", read_yaml(workspace / "params.yaml").get("qualify"), QualifyConfig)
-    return gate_digest(config.thresholds) in _earlier(workspace)
 
 
 def _earlier(workspace: Path) -> dict[str, object]:

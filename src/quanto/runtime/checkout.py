@@ -8,8 +8,6 @@ from pathlib import Path
 
 from quanto.core.store import data_root
 
-SETTINGS_FILE = Path(".dvc/config.local")
-
 
 def connect_cache(workspace: Path) -> None:
     """Set `cache.dir` of the checkout to `<data root>/dvc-cache`, so that it outlives the checkout and clones share it."""

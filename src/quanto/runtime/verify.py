@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -200,8 +199,3 @@ def content_md5(files: Mapping[str, bytes]) -> str:
         return sums[""]
     listing = [{"md5": sums[name], "relpath": name} for name in sorted(sums, key=lambda item: tuple(item.split("/")))]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def workspace_revision(workspace: Path, commit: str) -> Revision:
-    """Return the revision of a commit for verification."""
-    return Revision(workspace, commit, commit[:12])

@@ -167,7 +167,3 @@ def _number(value: object) -> str:
 
 def _percent(value: object) -> str:
     return f"{value:.1%}" if isinstance(value, int | float) and not isinstance(value, bool) else "not measured"
-
-
-def _cite(digests: Mapping[str, object], path: str) -> str:
-    return f"[{path} {str(digests.get(path, 'absent'))[:12]}]"
