@@ -24,8 +24,6 @@ from quanto.stages.qualify.gate import Finding, Gate, above, at_least, at_most, 
 from quanto.stages.qualify.hard import known
 from quanto.stages.qualify.regime import saboteurs
 
-SPENT = "the block is spent; wait for new data"
-
 
 def trial_correlation(evidence: Evidence) -> float | None:
     """Return the mean correlation of the trials' alpha scores over all pairs; None where vectors are missing or alone."""
