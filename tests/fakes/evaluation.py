@@ -153,7 +153,7 @@ def make_policy(folder: Path, data: MarketData, seed: int = 0, shield: str = "vo
         "constraints": eval_config().constraints.model_dump(mode="json"),
         "train_start": str(data.sessions[0]),
         "train_end": str(data.sessions[stop - 1]),
-        "training": {"seed": seed, "members": members},
+        "training": {"seed": seed, "members": members, "yardstick": None},
     }
     rng = np.random.default_rng([seed, 2])
     shapes = layer_shapes(architecture, sizes)

@@ -59,6 +59,7 @@ def _preset(name: str) -> Any:
 def quick_config(**changes: Any) -> TrainConfig:
     """Return a configuration that trains in a blink: few books, few steps, three members."""
     small: dict[str, Any] = {
-        "timesteps": 512, "seeds": [0, 1, 2], "episodes__books": 8, "ppo__n_steps": 8, "ppo__batch_size": 32, "ppo__n_epochs": 2
+        "timesteps": 512, "seeds": [0, 1, 2], "episodes__books": 8, "ppo__n_steps": 8, "ppo__batch_size": 32, "ppo__n_epochs": 2,
+        "yardstick": None,
     }  # fmt: skip
     return train_config(**{**small, **changes})

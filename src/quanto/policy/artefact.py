@@ -27,6 +27,8 @@ Parameters = Mapping[str, Float32Array]
 
 SCHEMA = "policy_v1"
 FILE = "policy.json"
+# The folder below models/ of the yardstick, a policy too.
+YARDSTICK = "yardstick"
 
 
 class ObservationSpec(Section):

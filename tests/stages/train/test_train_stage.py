@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import date
+from shutil import copytree
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +16,11 @@ from quanto.core.digest import digest_tree
 from quanto.core.errors import DataError, MissingDataError
 from quanto.core.store import read_json, write_table
 from quanto.market.calendar import as_date, sessions_between
+from quanto.market.folds import fold_from
 from quanto.market.schema import CANONICAL
-from quanto.policy.artefact import load_policy
+from quanto.policy.artefact import YARDSTICK, load_policy
 from quanto.stages.train import stage
+from quanto.stages.train.folds import train_folds
 
 SESSIONS = sessions_between(date(2001, 1, 2), date(2002, 6, 28))
 SYMBOLS = ("AAA", "BBB", "CCC")
@@ -92,6 +95,43 @@ def test_the_stage_writes_the_policy_and_its_curves_and_the_same_bytes_with_any_
     assert read_json(workspace / "reports/training/summary.json")["policy"] == policy.digest
     lines = (workspace / "reports/training/curves.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 8
+
+
+def test_walk_forward_trains_a_policy_for_every_fold_on_its_own_past_alone(workspace, tmp_path):
+    folds = {"train_sessions": 120, "test_sessions": 60, "purge_sessions": 1, "embargo_sessions": 2, "expanding": False}
+    config = quick_config(split__train_end="2001-12-31", split__walk_forward=folds, seeds=[0, 1])
+    workspace = copytree(workspace / "data", tmp_path / "own/data").parent
+    with ThreadPoolExecutor(1) as executor:
+        stage.run(config, workspace, executor)
+    found = [fold_from(value) for value in read_json(workspace / "models/folds.json")]
+    assert len(found) >= 3
+    policies = [load_policy(workspace / "models" / f"fold-{fold.number:03d}") for fold in found]
+    assert len({policy.digest for policy in policies}) == len(found)
+    assert all(policy.spec.train_end < str(fold.test_start) for policy, fold in zip(policies, found, strict=True))
+    assert not list((tmp_path / "root/checkpoints").glob("*")), "what is written needs no checkpoint"
+    # What comes after a fold's train window changes nothing in its policy.
+    data = stage.read_market(workspace, config.costs)
+    after = int(data.sessions.searchsorted(np.datetime64(str(found[0].test_start))))
+    data.features[after:] *= -2.0
+    for array in (data.tape.close, data.tape.open):
+        array[after:] *= 3.0
+    with ThreadPoolExecutor(1) as executor:
+        train_folds(config, config.split.walk_forward, data, tmp_path / "models", stage.source_digest(), executor)
+    changed = [load_policy(tmp_path / "models" / f"fold-{fold.number:03d}") for fold in found]
+    assert changed[0].digest == policies[0].digest
+    assert changed[-1].digest != policies[-1].digest
+
+
+def test_the_yardstick_is_trained_beside_with_the_same_network_and_seeds(workspace, tmp_path):
+    tiny = {"learning_rate": {"start": 0.005, "end": 0.001}, "direct": {"windows": 8, "unroll_sessions": 4, "max_grad_norm": 0.5}}
+    config = quick_config(yardstick=tiny, reward__variance_reduction="self_critical")
+    workspace = copytree(workspace / "data", tmp_path / "own/data").parent
+    with ThreadPoolExecutor(1) as executor:
+        stage.run(config, workspace, executor)
+    policy, yardstick = load_policy(workspace / "models"), load_policy(workspace / "models" / YARDSTICK)
+    assert (policy.spec.algorithm, yardstick.spec.algorithm) == ("ppo", "direct")
+    assert yardstick.spec.architecture == policy.spec.architecture
+    assert [member.seed for member in yardstick.spec.members] == [0, 1, 2]
 
 
 def test_the_policy_learns_nothing_from_the_test_window(workspace, tmp_path):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pickle
 import random
+import signal
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from fakes.training import quick_config, small_market, train_config
+from fakes.training import ROOT, quick_config, small_market, train_config
 
 from quanto.core.config import load_section
 from quanto.core.errors import ConfigError, DataError, TrainingError
 from quanto.env.books import Market
 from quanto.policy.artefact import pack
 from quanto.stages.train import learner
-from quanto.stages.train.checkpoint import checkpoint_path
+from quanto.stages.train.checkpoint import checkpoint_path, forget
 from quanto.stages.train.config import TrainConfig
 from quanto.stages.train.curves import curves_csv
 from quanto.stages.train.learner import train_ppo
@@ -114,6 +119,7 @@ def test_a_kill_and_resume_ends_in_the_same_bytes(monkeypatch, changes, kill_at)
     task = tasks(**changes)[1]
     monkeypatch.setattr(learner, "CHECKPOINT_ROLLOUTS", 2)
     expected = everything(train_ppo(task))
+    forget([task])
     look = learner.Watch._look
 
     def killed_look(self):
@@ -133,7 +139,38 @@ def test_a_kill_and_resume_ends_in_the_same_bytes(monkeypatch, changes, kill_at)
     monkeypatch.setattr(learner.Watch, "_on_rollout_end", lambda self: (steps.append(self.num_timesteps), add(self))[1])
     assert everything(train_ppo(task)) == expected
     assert steps[0] > 64, "the second run began at the checkpoint, not at the start"
+    forget([task])
     assert not checkpoint_path(task.key).exists()
+
+
+KILLED_RUN = """
+import os, pickle, signal, sys
+from quanto.stages.train import learner
+learner.CHECKPOINT_ROLLOUTS = 2
+task, die_at = pickle.loads(sys.stdin.buffer.read())
+step = learner.Watch._on_step
+def mortal(self):
+    if self.n_calls == die_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self)
+learner.Watch._on_step = mortal
+result = learner.train_ppo(task)
+sys.stdout.buffer.write(pickle.dumps(result))
+"""
+
+
+def test_real_sigkills_at_any_step_end_in_the_same_bytes():
+    task = tasks(validation__fraction=0.2, validation__every_rollouts=2)[0]
+    expected = everything(train_ppo(task))
+    forget([task])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    # A step counts from the resumed start: three lives end early, inside a rollout, at its end and before any checkpoint.
+    for die_at in (5, 21, 24, None):
+        life = subprocess.run(
+            [sys.executable, "-c", KILLED_RUN], input=pickle.dumps((task, die_at)), env=environment, capture_output=True, check=False
+        )
+        assert life.returncode == (0 if die_at is None else -signal.SIGKILL), life.stderr.decode()
+    assert everything(pickle.loads(life.stdout)) == expected  # our own child's words
 
 
 def test_a_torn_checkpoint_is_none_and_training_starts_over(tmp_path):

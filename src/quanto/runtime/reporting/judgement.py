@@ -143,7 +143,7 @@ def _gates(report: Mapping[str, Any]) -> Iterator[tuple[Cell, ...]]:
 def performance(files: Files) -> Section:
     """Return every book's figures, the curves against the baselines, what was held, and where the money came from."""
     baseline = str(files.json["evaluation"].get("baseline", ""))
-    names = (CANDIDATE, baseline, f"matched_{baseline}", "volatility_target_v1", "buy_and_hold_v1", "cash_v1")
+    names = (CANDIDATE, baseline, f"matched_{baseline}", "volatility_target_v1", "yardstick", "buy_and_hold_v1", "cash_v1")
     bands = episodes(files.json["slices"].get("labels", {}))
     books = [row for row in files.json["metrics"].get("books", []) if "member_" not in row["book"]]
     rows = tuple((Cell(pretty(row["book"]), row["book"]), *(metric(key, row.get(key)) for key in BOOK_COLUMNS)) for row in books)
@@ -151,7 +151,10 @@ def performance(files: Files) -> Section:
     return Section(
         "performance",
         "Performance, out of sample and net of costs",
-        ("Shaded: sessions labelled as of high volatility before they began. Matched: the baseline at the candidate's mean exposure.",),
+        (
+            "Shaded: sessions labelled as of high volatility before they began. Matched: the baseline at the candidate's mean exposure.",
+            "Yardstick: the same network trained without reinforcement learning, by the exact gradient through the known train prices.",
+        ),
         (Table(("book", *BOOK_COLUMNS.values()), rows), *_attribution(files)),
         (
             figures.lines("Equity", "Growth of one dollar (log scale).", files.tables["equity"], names, bands, ".2f", log=True),
@@ -267,6 +270,11 @@ def seeds(files: Files) -> Section:
     rows = tuple(
         (Cell(SPREAD.get(name, pretty(name)), name), metric(SPREAD_FORMS.get(name, "alpha"), value)) for name, value in spread.items()
     )
+    interval = mapping(found.get("interquartile_mean_interval"))
+    if interval:
+        low, high = (metric("alpha", interval[side]).text for side in ("low", "high"))
+        label = f"{interval['level']:.0%} interval of the interquartile mean, by drawing days"
+        rows = (*rows, (Cell(label, "interquartile_mean_interval"), Cell(f"{low} to {high}", str(interval))))
     return Section(
         "seeds",
         "Seeds",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from quanto.env.simulation import Simulation
-from quanto.policy.artefact import Policy
+from quanto.policy.artefact import YARDSTICK, Policy
 from quanto.policy.baselines import BASELINES
 from quanto.policy.decision import prepare
 from quanto.policy.market_data import MarketData
@@ -29,6 +29,7 @@ from quanto.stages.eval.books import (
 )
 from quanto.stages.eval.config import EvalConfig
 from quanto.stages.eval.governed import governed
+from quanto.stages.eval.seeds import seeds
 from quanto.stages.eval.slices import record, regime_slices
 from quanto.stages.eval.stress import stress
 from quanto.stages.eval.trial import trial
@@ -62,6 +63,7 @@ def evaluate(
     config: EvalConfig,
     digests: Mapping[str, str],
     folds: Sequence[FoldPolicy] = (),
+    yardstick: Policy | None = None,
 ) -> Evaluation:
     """Return the evaluation of a policy on its test window; pure.
 
@@ -71,6 +73,8 @@ def evaluate(
         The content of the tables that `data` was made from, by name.
     folds
         The policies of the walk-forward folds, where `config.split.walk_forward` asks for them.
+    yardstick
+        The policy of the exact gradient, trained on the same window: one more book beside the baselines.
 
     Raises
     ------
@@ -83,6 +87,8 @@ def evaluate(
     books = candidate_books(arena, policy)
     books |= baseline_books(arena, books[CANDIDATE])
     books |= saboteur_books(arena)
+    if yardstick is not None:
+        books[YARDSTICK] = policy_book(arena, yardstick)
     compared = dict(books)
     runs = {factor: _at_costs(arena, policy, config, factor, books) for factor in config.cost_factors}
     books[f"{CANDIDATE}{DOUBLED}"], books[f"{config.baseline}{DOUBLED}"] = runs[2.0]
@@ -95,7 +101,7 @@ def evaluate(
         "conditions": dict.fromkeys(sorted(compared), arena.conditions()),
         "checks": dataclasses.asdict(checks),
         "comparisons": summary.comparisons(arena, compared),
-        "seeds": summary.seeds(arena, compared, config.baseline),
+        "seeds": seeds(arena, compared, config),
         "intervals": summary.intervals(arena, compared, config),
         "sharpe": summary.sharpe_evidence(arena, books[CANDIDATE]),
         "attribution": summary.attribution(arena, books[CANDIDATE]),

@@ -9,7 +9,7 @@ from quanto.core.errors import DataError
 from quanto.core.store import read_json, read_table, write_bytes, write_json, write_table
 from quanto.market.folds import fold_from
 from quanto.market.schema import CANONICAL
-from quanto.policy.artefact import load_policy
+from quanto.policy.artefact import YARDSTICK, load_policy
 from quanto.policy.market_data import market_data
 from quanto.stages.eval.books import CANDIDATE, UNSHIELDED
 from quanto.stages.eval.config import EvalConfig
@@ -30,7 +30,8 @@ def run(config: EvalConfig, workspace: Path, executor: Executor) -> None:  # noq
     data = market_data(bars, actions, index_level, features, regime, config.costs)
 
     folds = () if config.split.walk_forward is None else read_folds(workspace / "models")
-    found = evaluate(policy, data, index_level, config, data_digests(tables), folds)
+    yardstick = None if policy.spec.training["yardstick"] is None else load_policy(workspace / "models" / YARDSTICK)
+    found = evaluate(policy, data, index_level, config, data_digests(tables), folds, yardstick)
 
     out = workspace / "reports/evaluation"
     write_json(out / "metrics.json", found.metrics)

@@ -14,7 +14,6 @@ from quanto.portfolio.activity import activity_metrics
 from quanto.portfolio.attribution import Flows, attribute
 from quanto.portfolio.bootstrap import block_length, bootstrap_intervals, intervals_as_rows, stationary_indices
 from quanto.portfolio.metrics import return_metrics
-from quanto.portfolio.multiplicity import seed_spread
 from quanto.portfolio.series import SESSIONS_PER_YEAR
 from quanto.portfolio.sharpe import minimum_track_record, probabilistic_sharpe, sharpe_moments
 from quanto.portfolio.significance import alpha_test, detectable_ratio
@@ -63,14 +62,6 @@ def comparisons(arena: Arena, books: Mapping[str, Simulation]) -> dict[str, obje
     own = books[CANDIDATE].returns - arena.cash
     others = {name: book for name, book in books.items() if name != CANDIDATE and not name.startswith((SABOTEUR, MEMBER))}
     return {name: dataclasses.asdict(alpha_test(own, book.returns - arena.cash)) for name, book in others.items()}
-
-
-def seeds(arena: Arena, books: Mapping[str, Simulation], baseline: str) -> dict[str, object]:
-    """Return the alpha of every member against the baseline, and how they spread."""
-    against = books[baseline].returns - arena.cash
-    tests = {name: alpha_test(book.returns - arena.cash, against) for name, book in books.items() if name.startswith(MEMBER)}
-    alphas = [test.alpha for test in tests.values() if test.alpha is not None]
-    return {"alpha": {name: test.alpha for name, test in tests.items()}, "spread": dataclasses.asdict(seed_spread(alphas))}
 
 
 def intervals(arena: Arena, books: Mapping[str, Simulation], config: EvalConfig) -> dict[str, object]:

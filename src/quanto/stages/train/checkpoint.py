@@ -7,6 +7,7 @@ JSON. The file is written by rename: it is the old or the new state, never a mix
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from stable_baselines3 import PPO
 from quanto.core.store import data_root, write_bytes
 from quanto.env.kernel import Books
 from quanto.env.vector import PortfolioVecEnv
+from quanto.stages.train.task import TrainTask
 
 Tensors = dict[str, torch.Tensor]
 
@@ -26,6 +28,12 @@ Tensors = dict[str, torch.Tensor]
 def checkpoint_path(key: str) -> Path:
     """Return where the checkpoint of a task lives."""
     return data_root() / "checkpoints" / f"{key}.safetensors"
+
+
+def forget(tasks: Iterable[TrainTask]) -> None:
+    """Delete the checkpoints of tasks whose results are written."""
+    for task in tasks:
+        checkpoint_path(task.key).unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, model: PPO, notes: dict[str, Any], extra: Tensors) -> None:

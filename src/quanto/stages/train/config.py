@@ -110,6 +110,13 @@ class DirectConfig(Section):
     max_grad_norm: float = Field(gt=0)
 
 
+class YardstickConfig(Section):
+    """The `direct` policy that is trained on the same window, network and seeds, and shown beside every result of learning."""
+
+    learning_rate: Schedule
+    direct: DirectConfig
+
+
 class ValidationConfig(Section):
     """The end of the train window that is kept from the gradient; fraction 0 keeps none.
 
@@ -148,6 +155,7 @@ class TrainConfig(Section):
     sac: SacConfig | None
     direct: DirectConfig | None
     validation: ValidationConfig
+    yardstick: YardstickConfig | None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -179,6 +187,8 @@ class TrainConfig(Section):
                 faults.append(
                     "reward.variance_reduction must be none or equal_weight for sac: its replayed rewards outlive the policy they refer to"
                 )
+        if self.direct is not None and self.yardstick is not None:
+            faults.append("yardstick must be null for direct, which is the yardstick")
         if self.direct is not None and self.reward.variance_reduction != "none":
             faults.append("reward.variance_reduction must be none for direct: its gradient has no noise to reduce")
         if self.algorithm != "ppo" and self.validation.fraction > 0:

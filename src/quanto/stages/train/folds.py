@@ -15,6 +15,7 @@ from quanto.policy.market_data import MarketData
 from quanto.stages.train.algorithms import ALGORITHMS
 from quanto.stages.train.config import TrainConfig
 from quanto.stages.train.plan import TrainPlan, plan_training, policy_spec
+from quanto.stages.train.task import TrainTask
 
 FOLDS = "folds.json"
 
@@ -30,8 +31,10 @@ def fold_config(config: TrainConfig, fold: Fold) -> TrainConfig:
     return config.model_copy(update={"split": config.split.model_copy(update=dates)})
 
 
-def train_folds(config: TrainConfig, folds: FoldsConfig, data: MarketData, models: Path, sources: str, executor: Executor) -> None:
-    """Train every fold and seed in parallel and write `models/fold-<n>/` and `models/folds.json`.
+def train_folds(
+    config: TrainConfig, folds: FoldsConfig, data: MarketData, models: Path, sources: str, executor: Executor
+) -> list[TrainTask]:
+    """Train every fold and seed in parallel, write `models/fold-<n>/` and `folds.json`, and return the finished tasks.
 
     Raises
     ------
@@ -52,3 +55,4 @@ def train_folds(config: TrainConfig, folds: FoldsConfig, data: MarketData, model
         members = {result.member: result.parameters for _, result in items}
         save_policy(models / fold_folder(fold.number), policy_spec(own, data, plan), members)
     write_json(models / FOLDS, [asdict(fold) for fold in found])
+    return [task for _, task in tasks]

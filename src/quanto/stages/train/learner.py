@@ -42,6 +42,8 @@ UPDATE_COLUMNS = {
 def train_ppo(task: TrainTask) -> TrainResult:
     """Return the trained member: the same bytes on any worker, and after a kill and resume.
 
+    The last checkpoint stays: a stage that is killed while other members train finds this one nearly done.
+
     Raises
     ------
     TrainingError
@@ -58,7 +60,6 @@ def train_ppo(task: TrainTask) -> TrainResult:
     if not watch.stopped and model.num_timesteps < total:
         # SB3 adds the steps already done to what it is asked for; its schedules then run over the whole.
         model.learn(total - model.num_timesteps, watch, log_interval=NEVER, reset_num_timesteps=False)
-    path.unlink(missing_ok=True)
     chosen = watch.best if watch.best is not None else export(model.policy)  # type: ignore[arg-type]  # SB3's type is the base class
     summary: Row = {
         "member": task.member,

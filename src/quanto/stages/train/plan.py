@@ -14,7 +14,7 @@ from quanto.market.split import Split, resolve_split
 from quanto.policy.decision import observe
 from quanto.policy.market_data import MarketData, select
 from quanto.policy.observation import Scaler, fit_scaler
-from quanto.stages.train.config import TrainConfig
+from quanto.stages.train.config import TrainConfig, YardstickConfig
 from quanto.stages.train.task import TrainTask
 
 # Decide, trade, next open: the shortest window that gives a reward.
@@ -57,6 +57,25 @@ def plan_training(config: TrainConfig, data: MarketData, sources: str) -> TrainP
     market = whole.window(start, learn_stop)
     tasks = tuple(TrainTask(config, member, market, validation, columns, sources) for member in sorted(config.seeds))
     return TrainPlan(split, scaler, tasks)
+
+
+def yardstick_config(config: TrainConfig, yardstick: YardstickConfig) -> TrainConfig:
+    """Return the configuration of the yardstick: the same window, seeds, network and limits, learned by the exact gradient.
+
+    It needs no validation window, so its gradient sees the whole train window; its reward is the growth with the same
+    penalties and no reference, for there is no noise to reduce.
+    """
+    changes = {
+        "algorithm": "direct",
+        "ppo": None,
+        "sac": None,
+        "direct": yardstick.direct,
+        "yardstick": None,
+        "reward": config.reward.model_copy(update={"variance_reduction": "none"}),
+        "optimizer": config.optimizer.model_copy(update={"learning_rate": yardstick.learning_rate}),
+        "validation": config.validation.model_copy(update={"fraction": 0.0}),
+    }
+    return config.model_copy(update=changes)
 
 
 def train_scaler(config: TrainConfig, data: MarketData, start: int, stop: int) -> Scaler:
