@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import exchange_calendars
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from quanto.market.calendar import EXCHANGE, FIRST, LAST
+from quanto.market.minutes import session_hours
 from quanto.stages.ingest.rows import DateArray, FloatArray, IntArray
 
 
 def regular_minutes(local: npt.NDArray[np.datetime64]) -> npt.NDArray[np.bool_]:
     """Return for each minute (its start, local wall time) whether it lies in the regular session, half days included."""
-    days = local.astype("datetime64[D]")
-    every, opens, closes = _hours()
-    at = np.clip(np.searchsorted(every, days), 0, len(every) - 1)
-    inside: npt.NDArray[np.bool_] = (every[at] == days) & (local >= opens[at]) & (local < closes[at])
+    opens, closes = session_hours(local.astype("datetime64[D]"))
+    at = minutes_of_day(local)
+    inside: npt.NDArray[np.bool_] = (at >= opens) & (at < closes)
     return inside
+
+
+def minutes_of_day(local: npt.NDArray[np.datetime64]) -> IntArray:
+    """Return the minutes since midnight of local wall times; shape as given, a large negative number for NaT."""
+    out: IntArray = (local - local.astype("datetime64[D]")).astype("timedelta64[m]").astype(np.int64)
+    return out
 
 
 def session_bars(
@@ -40,13 +41,3 @@ def session_bars(
         "close": prices["close"][last],
     }
     return first, days[first], out, np.add.reduceat(volume, first)
-
-
-@lru_cache(maxsize=1)
-def _hours() -> tuple[DateArray, DateArray, DateArray]:
-    """Return sessions, and the New York wall times at which they open and close."""
-    calendar = exchange_calendars.get_calendar(EXCHANGE, start=FIRST.isoformat(), end=LAST.isoformat())
-    opens, closes = (
-        pd.DatetimeIndex(column).tz_convert("America/New_York").tz_localize(None) for column in (calendar.opens, calendar.closes)
-    )
-    return calendar.sessions.to_numpy().astype("datetime64[D]"), opens.to_numpy(), closes.to_numpy()

@@ -20,6 +20,7 @@ class VendorEntry(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")  # the folder of data/raw/, and the name in lineage columns
     kind: str | None = None  # an entry of the vendor registry; the name itself where it is left out
     domains: tuple[Domain, ...] = Field(min_length=1)
+    interval: Literal["day", "minute"] | None = None  # of this vendor's bars; null: as the section says
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property

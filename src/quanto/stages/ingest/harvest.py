@@ -14,6 +14,7 @@ from tqdm import tqdm
 from quanto.core.errors import ConfigError, QuantoError
 from quanto.stages.ingest.config import VendorEntry
 from quanto.stages.ingest.errors import FetchError
+from quanto.stages.ingest.minutes import store_minutes
 from quanto.stages.ingest.router import Route, make_vendor
 from quanto.stages.ingest.vendor import Landing, Parsed, Payload, Shard, Vendor
 
@@ -50,10 +51,12 @@ def harvest(
     executor: Executor,
     keep: Callable[[Payload], None],
     hold: Callable[[pa.Table], pa.Table],
+    minutes: Path,
 ) -> dict[tuple[str, str], list[Piece]]:
     """Return the pieces of every (vendor, domain), in the order of the plan.
 
     `keep` is given each payload that is used; `hold` each parsed table, and gives back an equal one (perhaps on disk).
+    Minute bars are written below the folder `minutes` by whoever parses them.
 
     A failed shard is a piece with its error. A vendor that refuses our key or has used up our quota is asked no more.
 
@@ -70,7 +73,7 @@ def harvest(
         with tqdm(total=total, desc="ingest", unit="shard", disable=None) as bar:
             futures = []
             for name, entry in entries.items():
-                worker = _Worker(entry, workspace, make_vendor(entry, workspace), landing, executor, keep, hold, Event())
+                worker = _Worker(entry, workspace, make_vendor(entry, workspace), landing, executor, keep, hold, minutes, Event())
                 shards = [shard for item in routes if item.entry.name == name for shard in item.shards]
                 futures += [pools[name].submit(worker.piece, shard) for shard in shards]
             rows = answers = 0
@@ -88,9 +91,9 @@ def harvest(
     return {key: [found[shard.key] for shard in _planned(routes, key)] for key, found in pieces.items()}
 
 
-def parse_shard(shard: Shard, entry: VendorEntry, workspace: Path, payloads: tuple[Payload, ...]) -> Parsed:
+def parse_shard(shard: Shard, entry: VendorEntry, workspace: Path, payloads: tuple[Payload, ...], minutes: Path) -> Parsed:
     """Return what the payloads of a shard hold; runs on a worker, which makes the vendor from its configuration."""
-    return make_vendor(entry, workspace).parse(shard, payloads)
+    return store_minutes(make_vendor(entry, workspace).parse(shard, payloads), shard, minutes)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class _Worker:
     executor: Executor
     keep: Callable[[Payload], None]
     hold: Callable[[pa.Table], pa.Table]
+    minutes: Path
     stopped: Event
 
     def piece(self, shard: Shard) -> Piece:
@@ -127,8 +131,8 @@ class _Worker:
 
     def _parse(self, shard: Shard, payloads: tuple[Payload, ...]) -> Parsed:
         if sum(len(payload.body) for payload in payloads) < PARSE_ON_WORKER_BYTES:
-            return self.vendor.parse(shard, payloads)
-        return self.executor.submit(parse_shard, shard, self.entry, self.workspace, payloads).result()
+            return store_minutes(self.vendor.parse(shard, payloads), shard, self.minutes)
+        return self.executor.submit(parse_shard, shard, self.entry, self.workspace, payloads, self.minutes).result()
 
 
 def _planned(routes: Sequence[Route], key: tuple[str, str]) -> list[Shard]:

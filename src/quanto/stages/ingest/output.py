@@ -31,6 +31,16 @@ class Staging:
         for name in (*OUTPUTS, "spool"):
             (self.folder / name).mkdir()
 
+    @property
+    def raw(self) -> Path:
+        """What becomes data/raw."""
+        return self.folder / "raw"
+
+    @property
+    def minutes(self) -> Path:
+        """Where minutes lie, by vendor and shard, until they are gathered by session."""
+        return self.folder / "minutes"
+
     def keep(self, payload: Payload) -> None:
         """Add the bytes of a payload, named by their digest; the same bytes once."""
         path = self.folder / "payloads" / payload.sha256

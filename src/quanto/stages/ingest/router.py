@@ -41,15 +41,15 @@ def route(config: IngestConfig, workspace: Path) -> tuple[Route, ...]:
     for entry in config.vendors:
         vendor = make_vendor(entry, workspace)
         for domain in entry.domains:
-            request = request_for(config, domain)
+            request = request_for(config, domain, entry.interval)
             shards = vendor.plan(request)
             _refuse_repeated_keys(entry.name, domain, shards)
             routes.append(Route(entry, request, shards))
     return tuple(routes)
 
 
-def request_for(config: IngestConfig, domain: str) -> IngestRequest:
-    """Return what every vendor of a domain is asked.
+def request_for(config: IngestConfig, domain: str, interval: str | None = None) -> IngestRequest:
+    """Return what a vendor of a domain is asked; `interval` is the vendor's own, None where it has none.
 
     Bars and surfaces begin `history_sessions` before the start, for look-back windows. Index levels begin at
     `index_start`. Corporate actions reach to `as_of`: a vendor's adjusted prices count splits after the last session.
@@ -59,7 +59,7 @@ def request_for(config: IngestConfig, domain: str) -> IngestRequest:
     start = min(config.start, config.index_start) if domain == "index_level" else history_start(config)
     if domain == "corporate_actions":
         end = config.as_of
-    return IngestRequest(domain, symbols, start, end, config.as_of, config.interval, config.mode)
+    return IngestRequest(domain, symbols, start, end, config.as_of, interval or config.interval, config.mode)
 
 
 def history_start(config: IngestConfig) -> date:

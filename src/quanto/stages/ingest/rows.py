@@ -180,7 +180,11 @@ class Records:
 
 def make_table(domain: str, columns: Mapping[str, object], count: int) -> pa.Table:
     """Return a table by the RAW schema of a domain; scalars are repeated, absent columns and NaN in numbers are null."""
-    schema = RAW[domain]
+    return table_by(RAW[domain], columns, count)
+
+
+def table_by(schema: pa.Schema, columns: Mapping[str, object], count: int) -> pa.Table:
+    """Return a table by a schema, as `make_table` does."""
     return pa.table([_array(columns.get(field.name), field.type, count) for field in schema], schema=schema)
 
 
@@ -254,4 +258,5 @@ def join(domain: str, parts: Sequence[Parsed], notes: Sequence[str] = ()) -> Par
     table = pa.concat_tables(tables) if tables else RAW[domain].empty_table()
     rejected = tuple(item for part in parts for item in part.rejected)
     every = [note for part in parts for note in part.notes]
-    return Parsed(table, rejected, tuple(dict.fromkeys([*every, *notes])))
+    minutes = [part.minutes for part in parts if part.minutes is not None]
+    return Parsed(table, rejected, tuple(dict.fromkeys([*every, *notes])), pa.concat_tables(minutes) if minutes else None)

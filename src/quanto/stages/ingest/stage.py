@@ -17,6 +17,7 @@ from quanto.stages.ingest.config import IngestConfig
 from quanto.stages.ingest.coverage import COVERED, Coverage, coverage, endings
 from quanto.stages.ingest.harvest import Piece, harvest
 from quanto.stages.ingest.landing import LandingStore
+from quanto.stages.ingest.minutes import gather_minutes
 from quanto.stages.ingest.output import Staging
 from quanto.stages.ingest.report import Key, failure, failure_report, ingest_report, summary_lines
 from quanto.stages.ingest.router import route
@@ -40,10 +41,11 @@ def run(config: IngestConfig, workspace: Path, executor: Executor) -> None:
     landing = LandingStore(data_root() / "landing", config.as_of, offline=config.offline)
     staging = Staging(workspace / "data")
     try:
-        pieces = harvest(routes, workspace, landing, executor, staging.keep, staging.spool.hold)
+        pieces = harvest(routes, workspace, landing, executor, staging.keep, staging.spool.hold, staging.minutes)
         summaries = {key: Summary(key[1]) for key in pieces}
         for (vendor, domain), found in pieces.items():
             staging.add(vendor, domain, _checked(vendor, domain, found, summaries[vendor, domain]))
+        gather_minutes(staging.minutes, staging.raw, executor)
         covered = _coverage(config, pieces, summaries)
         report = ingest_report(config, pieces, summaries, covered)
         _stop_on_failure(pieces, covered, report)

@@ -69,11 +69,15 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What the payloads of one shard hold: rows by the RAW schema of the domain, rejected records, and notes."""
+    """What the payloads of one shard hold: rows by the RAW schema of the domain, rejected records, and notes.
+
+    At interval=minute `table` holds the session bars that the minutes make, and `minutes` the minutes (RAW_MINUTES).
+    """
 
     table: pa.Table
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = ()  # e.g. "3 equal duplicates merged", "unknown column otc ignored"
+    minutes: pa.Table | None = None
 
 
 class Landing(Protocol):

@@ -7,6 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -22,8 +23,9 @@ from pydantic import Field, model_validator
 from quanto.core.config import Section
 from quanto.core.rng import generator
 from quanto.market.calendar import as_date, sessions_between
+from quanto.market.minutes import RAW_MINUTES
 from quanto.market.schema import PRICES
-from quanto.stages.ingest.bars import regular_minutes, session_bars
+from quanto.stages.ingest.bars import minutes_of_day, regular_minutes, session_bars
 from quanto.stages.ingest.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -36,7 +38,7 @@ from quanto.stages.ingest.errors import (
 from quanto.stages.ingest.http_vendor import as_of, shard_of
 from quanto.stages.ingest.limits import Clock, SystemClock, backoff
 from quanto.stages.ingest.redaction import redact, secret_from_environment
-from quanto.stages.ingest.rows import join, make_table
+from quanto.stages.ingest.rows import join, make_table, table_by
 from quanto.stages.ingest.stamps import local_stamps, provisional
 from quanto.stages.ingest.text_rows import text_records
 from quanto.stages.ingest.vendor import IngestRequest, Landing, Parsed, Payload, Rejected, Shard, VendorKind
@@ -47,6 +49,8 @@ NUMBERS = (*PRICES, "volume")
 NEEDED = tuple(name for name in COLUMNS if name != "transactions")
 GONE = 404
 ATTEMPTS = 5
+# A file beyond this is not kept unpacked between its check and its parsing (some 300 MB of a whole market's minutes).
+LARGE_BYTES = 4 << 20
 
 
 class FlatFileOptions(Section):
@@ -177,7 +181,7 @@ class FlatFileVendor:
         raise UndecodableError(f"{self.name}: no attempt was made")
 
     def _parse(self, shard: Shard, payload: Payload) -> Parsed:
-        table, rejected, notes = read_day_file(payload.sha256, _unpacked(payload.body))
+        table, rejected, notes = read_day_file(payload.sha256, _text(payload.body))
         if not self.options.all_symbols:
             table = table.filter(pc.is_in(table["ticker"], pa.array(shard.symbols, pa.string())))
             rejected = [item for item in rejected if item.key in shard.symbols]
@@ -190,15 +194,24 @@ class FlatFileVendor:
             payload.sha256, table, wrong, lambda index: f"window_start lies on {days[index]}, the file is of {shard.start}"
         )
         table, local = table.filter(pa.array(~wrong)), local[~wrong]
-        columns = _minutes(table, local) if shard.params["interval"] == "minute" else _days(table)
+        by_minute = shard.params["interval"] == "minute"
+        columns = _minutes(table, local) if by_minute else _days(table)
         count = len(columns["symbol"])  # type: ignore[arg-type]  # an array
-        session = np.full(count, np.datetime64(shard.start))
-        known = session + np.timedelta64(1 if self.options.known_after == "next_day" else 0, "D")
-        given = {
-            "session": session, "basis": "raw", "volume_basis": "raw", "known_on": known, "payload": payload.sha256,
-            "provisional": provisional(session, as_of(shard), self.options.final_after_days),
+        given = self._given(shard, payload)
+        bars = make_table("equity_ohlcv", {**given, **columns}, count)
+        minutes = None
+        if by_minute:
+            minutes = table_by(RAW_MINUTES, {**given, **_days(table), "minute": minutes_of_day(local)}, len(table))
+        return Parsed(bars, tuple(rejected), notes, minutes)
+
+    def _given(self, shard: Shard, payload: Payload) -> dict[str, object]:
+        """Return the columns that are one for all rows of a file."""
+        session = np.array([shard.start], dtype="datetime64[D]")
+        known = shard.start + timedelta(days=1 if self.options.known_after == "next_day" else 0)
+        return {
+            "session": shard.start, "basis": "raw", "volume_basis": "raw", "known_on": known, "payload": payload.sha256,
+            "provisional": bool(provisional(session, as_of(shard), self.options.final_after_days)[0]),
         }  # fmt: skip
-        return Parsed(make_table("equity_ohlcv", {**given, **columns}, count), tuple(rejected), notes)
 
 
 def read_day_file(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected], tuple[str, ...]]:
@@ -245,20 +258,32 @@ def _line_by_line(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected]]:
     return pa.table(columns).filter(pa.array(good)), rejected
 
 
+def _text(body: bytes) -> bytes:
+    return _unpacked(body) if len(body) < LARGE_BYTES else gzip.decompress(body)
+
+
 @lru_cache(maxsize=8)
 def _unpacked(body: bytes) -> bytes:
     """Return the text of a file; parsing follows the check of the same bytes at once."""
     return gzip.decompress(body)
 
 
+def _line_breaks(body: bytes) -> int:
+    """Return how many lines follow the first; a large file is unpacked in pieces, so that none of it stays in memory."""
+    if len(body) < LARGE_BYTES:
+        return _unpacked(body).strip().count(b"\n")
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as stream:
+        return sum(piece.count(b"\n") for piece in iter(lambda: stream.read(LARGE_BYTES), b"")) - 1
+
+
 def _check_file(path: str, shard: Shard, body: bytes) -> None:
     if not body:
         raise UndecodableError(f"{path} is an object of zero bytes")
     try:
-        text = _unpacked(body)
+        lines = _line_breaks(body)
     except (EOFError, OSError, zlib.error) as error:
         raise TruncatedError(f"{path} is broken or breaks off ({type(error).__name__}: {error})") from None
-    if text.strip().count(b"\n") == 0:
+    if lines == 0:
         raise UndecodableError(f"{path} has a header and no row, although {shard.start} is a session; it may not be published yet")
 
 

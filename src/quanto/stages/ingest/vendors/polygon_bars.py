@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from quanto.market.minutes import RAW_MINUTES
 from quanto.market.schema import PRICES
-from quanto.stages.ingest.bars import regular_minutes, session_bars
+from quanto.stages.ingest.bars import minutes_of_day, regular_minutes, session_bars
 from quanto.stages.ingest.http_vendor import as_of
-from quanto.stages.ingest.rows import MISSING, Records, join
+from quanto.stages.ingest.rows import MISSING, Records, join, table_by
 from quanto.stages.ingest.stamps import local_stamps, provisional, session_dates
 from quanto.stages.ingest.vendor import Parsed, Payload, Shard
 from quanto.stages.ingest.vendors.polygon_answers import envelope, results
@@ -89,11 +90,20 @@ def _minutes(shard: Shard, pages: Sequence[tuple[str, Rows]], basis: dict[str, o
     volume = records.numbers("v")
     _fault_conflicts(records, stamps)
     good = np.array([index not in records.faults for index in range(len(every))], dtype=bool) & ~np.isnat(local)
-    keep = np.flatnonzero(good & regular_minutes(local))
-    keep = keep[np.unique(stamps[keep], return_index=True)[1]]
-    days = local[keep].astype("datetime64[D]")
+    kept = np.flatnonzero(good)
+    kept = kept[np.unique(stamps[kept], return_index=True)[1]]
+    days = local[kept].astype("datetime64[D]")
     inside = (days >= np.datetime64(shard.start)) & (days <= np.datetime64(shard.end))
-    keep, days = keep[inside], days[inside]
+    kept, days = kept[inside], days[inside]
+    traded = {
+        "session": days, "symbol": shard.symbols[0], "minute": minutes_of_day(local[kept]),
+        **{name: prices[name][kept] for name in PRICES}, "volume": volume[kept], **basis, "known_on": days,
+        "provisional": provisional(days, as_of(shard), final_after_days),
+        "payload": [every[index][0] for index in kept.tolist()], "payload_row": [every[index][1] for index in kept.tolist()],
+    }  # fmt: skip
+    minutes = table_by(RAW_MINUTES, traded, len(kept))
+    regular = regular_minutes(local[kept])
+    keep, days = kept[regular], days[regular]
     first, sessions, bars, total = session_bars(days, {name: prices[name][keep] for name in PRICES}, volume[keep])
     source = keep[first]
     rows = Records("", [every[index][2] for index in source.tolist()])
@@ -115,7 +125,7 @@ def _minutes(shard: Shard, pages: Sequence[tuple[str, Rows]], basis: dict[str, o
     )
     rejected = records.finish("equity_ohlcv", columns={}, key=lambda index: f"{shard.symbols[0]}/{local[index]}", drop=good).rejected
     named = tuple(type(item)(item.key, item.reason, item.row, every[item.payload_row][0], every[item.payload_row][1]) for item in rejected)
-    return [Parsed(table, named, records.unknown(KNOWN))]
+    return [Parsed(table, named, records.unknown(KNOWN), minutes)]
 
 
 def _fault_conflicts(records: Records, stamps: np.ndarray) -> None:
