@@ -13,25 +13,30 @@ from quanto.core.errors import ConfigError
 from quanto.core.store import data_root, write_bytes
 
 PAPER = "conf/execution/paper.yaml"
+DATA_HELP = "the revision whose canonical data and features are used, made by the same code"
 
 
 def run_shadow(options: argparse.Namespace) -> Result:
     """Replay an experiment through orders, risk checks and the simulated broker; a second call resumes."""
     from quanto.runtime.experiments import find_revision
     from quanto.runtime.ledger import look_at
-    from quanto.runtime.materialise import SHADOW_INPUTS, materialised
+    from quanto.runtime.materialise import SHADOW_INPUTS, materialised, require_same_code
+    from quanto.runtime.production import lineage_end
     from quanto.runtime.promotion import require_not_revoked
-    from quanto.stages.shadow.config import ShadowConfig
+    from quanto.stages.shadow.config import ShadowConfig, newer_sessions
     from quanto.stages.shadow.stage import replay_into
 
     folder = workspace(options)
     revision = find_revision(folder, options.experiment_id)
     if revision.commit is not None:
         require_not_revoked(folder, revision.commit)
-    with materialised(revision, SHADOW_INPUTS) as place:
-        section = _section(place, "shadow")
-        dates = {"start_date": options.start_date, "end_date": options.end_date}
-        config = load_section("shadow", {**section, **{key: value for key, value in dates.items() if value}}, ShadowConfig)
+    require_same_code(revision)
+    data = find_revision(folder, options.data) if options.data else None
+    with materialised(revision, SHADOW_INPUTS, data) as place:
+        dates = {key: value for key in ("start_date", "end_date") if (value := getattr(options, key))}
+        config = load_section("shadow", {**_section(place, "shadow"), **dates}, ShadowConfig)
+        if data is not None:
+            config = newer_sessions(config, lineage_end(revision))
         identity = revision.experiment_id()[:12]
         name = f"{config.start_date or 'first'}_{config.end_date or 'last'}"
         out = Path(options.out) if options.out else data_root() / "shadow" / identity / name
@@ -48,7 +53,7 @@ def run_paper(options: argparse.Namespace) -> Result:
     from quanto.execution.clock import WallClock
     from quanto.execution.paper import PaperConfig
     from quanto.runtime.experiments import find_revision
-    from quanto.runtime.materialise import SHADOW_INPUTS, materialised
+    from quanto.runtime.materialise import SHADOW_INPUTS, materialised, require_same_code
     from quanto.runtime.promotion import require_not_revoked
     from quanto.stages.shadow.config import ShadowConfig
     from quanto.stages.shadow.paper import run_paper as run
@@ -59,7 +64,9 @@ def run_paper(options: argparse.Namespace) -> Result:
         raise ConfigError("paper trading runs a commit, not the workspace; name a promotion tag (policy#candidate#N)")
     require_not_revoked(folder, revision.commit)
     paper = load_section("paper", read_yaml(folder / (options.config or PAPER)), PaperConfig)
-    with materialised(revision, SHADOW_INPUTS) as place:
+    require_same_code(revision)
+    data = find_revision(folder, options.data) if options.data else None
+    with materialised(revision, SHADOW_INPUTS, data) as place:
         done = run(load_section("shadow", _section(place, "shadow"), ShadowConfig), paper, place, WallClock())
     value = {"code": done.code.name, "message": done.message, "session": done.session}
     return Result((f"{done.code.name}: {done.message}",), value, exit_code=int(done.code))
@@ -105,6 +112,7 @@ def _shadow_arguments(parser: argparse.ArgumentParser) -> None:
         "--experiment-id", default="workspace", help="id or prefix, tag, branch, commit, DVC experiment (default: the workspace)"
     )
     parser.add_argument("--replay", action="store_true", help="replay past sessions (the only mode of this version)")
+    parser.add_argument("--data", help=f"{DATA_HELP} (default: its own data); only sessions newer than its own are replayed")
     parser.add_argument("--start-date", help="first session (default: the first of the test window)")
     parser.add_argument("--end-date", help="last session (default: the last of the test window)")
     parser.add_argument("--reset", action="store_true", help="begin anew instead of resuming the journal")
@@ -113,6 +121,7 @@ def _shadow_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _paper_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment-id", required=True, help="a promotion tag, id, branch or commit")
+    parser.add_argument("--data", help=f"{DATA_HELP}, e.g. `workspace` (default: its own data, which end where it was trained)")
     parser.add_argument("--config", help=f"the account's configuration (default: {PAPER})")
 
 

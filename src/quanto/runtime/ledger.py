@@ -5,13 +5,14 @@ The live ledger lies below the data root and is shared by all checkouts; `seal` 
 
 - `trial`: the content of a `reports/evaluation/trial.json`, once per trial id and per returns digest;
 - `look`: a command that showed returns of a holdout (trial id and verb);
+- `opening`: a policy is about to see a sealed block; written before anything is computed on it. What it saw is a `trial`;
 - `merge`: the head of another machine's chain, whose trials were appended here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from quanto.runtime.revisions import Revision
 
 TRIAL = "reports/evaluation/trial.json"
 SNAPSHOT = "reports/ledger/snapshot.jsonl"
+SEALED = "reports/promotion/sealed"
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,32 @@ def record_look(trial_id: str, verb: str) -> None:
             _write((*chain, append(chain, "look", body)))
 
 
+def record_opening(policy: str, trial_id: str, first: str, last: str) -> None:
+    """Append that a policy opens the sealed sessions from first to last (ISO dates); once, before it sees them."""
+    body: JsonValue = {"policy": policy, "trial_id": trial_id, "first_session": first, "last_session": last}
+    with _locked():
+        chain = read_ledger()
+        if not any(link.kind == "opening" and link.body == body for link in chain):
+            _write((*chain, append(chain, "opening", body)))
+
+
+def record_opened(record: Mapping[str, JsonValue]) -> None:
+    """Append what an opening showed as a trial on the sealed sessions: whoever tests on them later counts it."""
+    body = record["trial"]
+    if not isinstance(body, dict):
+        raise IntegrityError("an opening record holds no trial; open the block again")
+    with _locked():
+        chain = read_ledger()
+        if trial_identity(body) not in _identities(chain):
+            _write((*chain, append(chain, "trial", body)))
+
+
+def opened_blocks() -> list[tuple[str, str, str]]:
+    """Return (policy, first session, last session) of every opening that the live ledger holds."""
+    bodies = [link.body for link in read_ledger() if link.kind == "opening" and isinstance(link.body, dict)]
+    return [(str(body["policy"]), str(body["first_session"]), str(body["last_session"])) for body in bodies]
+
+
 def look_at(revision: Revision, verb: str) -> None:
     """Record that a command showed the out-of-sample returns of a revision, where it has any."""
     body = revision.read_json(TRIAL) if revision.exists(TRIAL) else None
@@ -138,7 +166,7 @@ def ledger_faults(workspace: Path, tracked_trials: Iterable[str] = ()) -> list[s
 
 
 def found_trials(workspace: Path) -> Iterator[dict[str, JsonValue]]:
-    """Yield each trial.json of the workspace and of every commit that changed one, oldest commit first."""
+    """Yield each trial.json of the workspace and of every commit that changed one, oldest first; then what sealed blocks showed."""
     git = Git(workspace)
     commits = git.text("rev-list", "--all", "--reverse", "--", TRIAL).split() if git.commit_of("HEAD") else []
     revisions = [Revision(workspace, commit, commit[:12]) for commit in commits] + [Revision(workspace, None, "workspace")]
@@ -151,6 +179,37 @@ def found_trials(workspace: Path) -> Iterator[dict[str, JsonValue]]:
             value = None
         if isinstance(value, dict) and isinstance(value.get("trial_id"), str):
             yield value
+    for record in opening_records(workspace):
+        if isinstance(record["trial"], dict):
+            yield record["trial"]
+
+
+def opening_records(workspace: Path) -> Iterator[dict[str, JsonValue]]:
+    """Yield the opening records of sealed blocks in the workspace and in every commit.
+
+    Raises
+    ------
+    IntegrityError
+        If one is no such record.
+    """
+    git = Git(workspace)
+    commits = git.text("rev-list", "--all", "--reverse", "--", SEALED).split() if git.commit_of("HEAD") else []
+    names = [(commit, git.text("ls-tree", "-r", "--name-only", commit, "--", SEALED).splitlines()) for commit in commits]
+    contents = {(commit[:12], name): git.file(commit, name) for commit, found in names for name in found}
+    folder = workspace / SEALED
+    contents |= {("workspace", path.name): path.read_bytes() for path in sorted(folder.glob("*.json"))}
+    seen: set[bytes] = set()
+    for (where, name), content in contents.items():
+        if content in seen:
+            continue
+        seen.add(content)
+        try:
+            value = json.loads(content)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or not {"policy", "first_session", "last_session", "trial"} <= set(value):
+            raise IntegrityError(f"{name} ({where}) is no opening record of a sealed block; restore it from git")
+        yield value
 
 
 def trial_identity(body: dict[str, JsonValue]) -> tuple[str, str]:
@@ -207,8 +266,10 @@ def _locked() -> FileLock:
     return FileLock(path.with_suffix(".lock"))
 
 
-def require_sealed(workspace: Path, snapshot: bytes) -> str:
+def require_sealed(workspace: Path, snapshot: bytes, policy: object = None) -> str:
     """Return the head of a sealed snapshot after checking that the live ledger holds nothing that K should count beyond it.
+
+    The opening of its sealed block by `policy` itself is no look at the sessions that its K is about.
 
     Raises
     ------
@@ -217,10 +278,15 @@ def require_sealed(workspace: Path, snapshot: bytes) -> str:
     """
     sync(workspace)
     chain, sealed = read_ledger(), read_chain(snapshot, SNAPSHOT)
-    later = [link for link in chain[len(sealed) :] if link.kind != "look"]
+    later = [link for link in chain[len(sealed) :] if link.kind != "look" and not _own_opening(link, policy)]
     if chain[: len(sealed)] != sealed or later:
         raise GovernanceError(
             f"the sealed ledger ends with {head(sealed)[:12]}, and {len(later)} trials came after it. "
             "Run `quanto ledger seal` and `dvc repro`, and commit, so that the verdict counts them"
         )
     return head(sealed)
+
+
+def _own_opening(link: Link, policy: object) -> bool:
+    body = link.body if isinstance(link.body, dict) else {}
+    return policy is not None and body.get("policy") == policy and (link.kind == "opening" or body.get("sealed") is True)

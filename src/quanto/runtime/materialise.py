@@ -7,30 +7,96 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from quanto.core.errors import MissingDataError
+import quanto
+from quanto.core.errors import GovernanceError, MissingDataError
+from quanto.core.manifest import describe_inputs
 from quanto.core.store import write_bytes
 from quanto.runtime.git import Git
 from quanto.runtime.revisions import Revision
 
 EVALUATION_INPUTS = ("params.yaml", "data/canonical", "data/features", "models")
 QUALIFICATION_INPUTS = ("params.yaml", "reports", "reports/evaluation/returns.parquet")
+# The stages whose code stands between the vendors' bytes and an observation.
+DATA_STAGES = ("canonical", "features")
 SHADOW_INPUTS = (*EVALUATION_INPUTS, "reports/promotion/promotion_record.json")
 
 
 @contextmanager
-def materialised(revision: Revision, paths: Sequence[str]) -> Iterator[Path]:
+def materialised(revision: Revision, paths: Sequence[str], data: Revision | None = None) -> Iterator[Path]:
     """Yield a temporary folder that holds the given paths of a revision: from git, DVC's cache or remotes.
+
+    Parameters
+    ----------
+    data
+        Where what lies below data/ comes from, if not from the revision itself: newer sessions for an older policy.
 
     Raises
     ------
     MissingDataError
         If a path is neither committed nor in any cache or remote at hand.
+    GovernanceError
+        If the code of `data` made canonical data or features otherwise than that of the revision.
     """
+    if data is not None:
+        require_same_data_code(revision, data)
     with TemporaryDirectory(prefix="quanto-revision-") as name:
         folder = Path(name)
         for path in paths:
-            _bring(revision, path, folder / path)
+            _bring(data if data is not None and path.startswith("data/") else revision, path, folder / path)
         yield folder
+
+
+def require_same_data_code(revision: Revision, data: Revision) -> None:
+    """Refuse data that other code or other feature definitions made than those that the policy was trained and judged on.
+
+    Raises
+    ------
+    GovernanceError
+        Naming what differs.
+    """
+    own, other = revision.manifests(), data.manifests()
+    absent = [
+        f"{where.label} has no manifest of {stage}"
+        for stage in DATA_STAGES
+        for where, found in ((revision, own), (data, other))
+        if stage not in found
+    ]
+    if absent:
+        raise GovernanceError(f"{'; '.join(absent)}; run the pipeline there first")
+    differing = [
+        f"{stage}: {name}"
+        for stage in DATA_STAGES
+        for name in sorted({*own[stage].sources, *other[stage].sources})
+        if own[stage].sources.get(name) != other[stage].sources.get(name)
+    ]
+    names = ("feature_set", "regime_feature_set", "symbols", "columns", "market_columns")
+    differing += [f"features.{name}" for name in names if own["features"].config.get(name) != other["features"].config.get(name)]
+    if differing:
+        raise GovernanceError(
+            f"the data of {data.label} were made otherwise than those {revision.label} was judged on ({', '.join(differing)}); "
+            "make them with the code and the settings of that commit (git worktree add), changing only dates and ingest.as_of"
+        )
+
+
+def require_same_code(revision: Revision) -> None:
+    """Refuse to run a policy with other code than the one that was judged: shadow and paper run what was evaluated.
+
+    Raises
+    ------
+    GovernanceError
+        Naming the folders whose code differs.
+    """
+    sources = revision.manifests()["shadow"].sources if "shadow" in revision.manifests() else {}
+    if not sources:
+        raise GovernanceError(f"{revision.label} has no manifest of its shadow stage; run the pipeline there first")
+    checkout = Path(next(iter(quanto.__path__))).parents[1]
+    present = describe_inputs(checkout, [name for name in sources if name.startswith("src/")])
+    differing = [name for name, digest in present.items() if sources[name] != digest]
+    if differing:
+        raise GovernanceError(
+            f"the code that runs differs from the code {revision.label} was judged with ({', '.join(differing)}); "
+            f"run it from a checkout of that commit, e.g. `git worktree add ../judged {revision.commit or revision.label}`"
+        )
 
 
 def _bring(revision: Revision, path: str, target: Path) -> None:

@@ -14,7 +14,8 @@ from quanto.core.errors import GovernanceError, QuantoError, UnknownNameError
 from quanto.core.manifest import Manifest, outputs_digest
 from quanto.core.registry import unknown_name
 from quanto.runtime.git import Git
-from quanto.runtime.ledger import SNAPSHOT, ledger_faults, require_sealed
+from quanto.runtime.ledger import SNAPSHOT, TRIAL, ledger_faults, require_sealed
+from quanto.runtime.production import Production, judged_again, production_faults, request_production
 from quanto.runtime.revisions import Revision
 from quanto.runtime.signing import (
     SIGNERS,
@@ -62,7 +63,7 @@ class Promoted:
 def promote(revision: Revision, tier: str, reason: str, *, signed: bool) -> Promoted:
     """Promote the experiment of a commit to a tier by a version tag and a stage tag that carries the statement.
 
-    The same statement again changes nothing.
+    The same statement again changes nothing. Production opens the sealed block, after every other rule is kept.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def promote(revision: Revision, tier: str, reason: str, *, signed: bool) -> Prom
         tag = read_tag(workspace, name)
         if tag is None or tag.commit != commit:
             continue
-        if parse_statement(tag) == statement:
+        if _same_decision(parse_statement(tag), statement):
             return Promoted(version_tag(workspace, commit) or "", name, statement, created=False)
         if not is_revoked(workspace, tag):
             raise GovernanceError(
@@ -85,6 +86,8 @@ def promote(revision: Revision, tier: str, reason: str, *, signed: bool) -> Prom
     faults = list(promotion_faults(revision, tier, reason, signed=signed))
     if faults:
         raise GovernanceError("; ".join(faults))
+    if tier == "production":
+        statement["predicate"] |= _opened(request_production(revision))
     version = version_tag(workspace, commit)
     if version is None:
         version = next_version(workspace)
@@ -110,13 +113,15 @@ def promotion_faults(revision: Revision, tier: str, reason: str, *, signed: bool
     yield from _verdict_faults(revision, tier)
     yield from _calibration_faults(revision)
     try:
-        require_sealed(workspace, revision.read(SNAPSHOT))
+        require_sealed(workspace, revision.read(SNAPSHOT), _mapping(revision.read_json(TRIAL)).get("policy"))
     except QuantoError as error:
         yield str(error)
     yield from ledger_faults(workspace)
     before = TIERS[TIERS.index(tier) - 1] if tier != TIERS[0] else None
     if before is not None and not _promoted(revision, before):
         yield f"tier {before} comes before {tier}, and no standing tag promotes this commit to it"
+    if tier == "production":
+        yield from production_faults(revision)
 
 
 def build_statement(revision: Revision, tier: str, reason: str, *, signed: bool) -> dict[str, Any]:
@@ -262,10 +267,19 @@ def _verify_tag(revision: Revision, tag: Tag, signers: Path) -> Iterator[Check]:
         yield Check(
             "statement/subject", name, None if digest == found.get(name) else "the commit holds other bytes than the statement names"
         )
+    if predicate.get("tier") == "production":
+        yield Check("statement/production", "sealed block and fresh sessions, judged again", _production_fault(revision, predicate))
     revoked = is_revoked(revision.workspace, tag)
     yield Check(
         "tag/revocation", "none known here (one made elsewhere needs `git fetch --tags`)", "the promotion was revoked" if revoked else None
     )
+
+
+def _production_fault(revision: Revision, predicate: Mapping[str, Any]) -> str | None:
+    try:
+        return judged_again(revision, predicate)
+    except QuantoError as error:
+        return str(error)
 
 
 def _verify_record(revision: Revision) -> Check:
@@ -292,8 +306,8 @@ def _evidence_digest(revision: Revision, manifests: Mapping[str, Manifest], name
 
 
 def _verdict_faults(revision: Revision, tier: str) -> Iterator[str]:
-    if tier == "research":
-        return  # any evaluated experiment may be kept for research
+    if tier in ("research", "production"):
+        return  # any evaluated experiment may be kept for research; production is judged again by `production_faults`
     record = _mapping(revision.read_json(RECORD))
     verdict = _mapping(record.get("verdicts")).get(tier)
     if verdict != "promote":
@@ -309,6 +323,24 @@ def _calibration_faults(revision: Revision) -> Iterator[str]:
     used = _mapping(revision.read_json(REPORT)).get("gate_digest")
     if used not in _mapping(revision.read_json(CALIBRATION)):
         yield f"the gates that judged ({str(used)[:12]}) are not calibrated; run quanto calibrate-gates"
+
+
+def _opened(found: Production) -> dict[str, Any]:
+    """Return what the opening of the sealed block changes in a statement's predicate."""
+    verdicts = {tier: verdict["decision"] for tier, verdict in found.report["verdicts"].items()}
+    gates = {str(gate["name"]): gate.get("status") for gate in _gates(found.report)}
+    return {"verdicts": verdicts, "gates": gates, "production": found.predicate()}
+
+
+def _same_decision(standing: Mapping[str, Any], statement: Mapping[str, Any]) -> bool:
+    """Whether a standing statement says what the new one says; what only the opening of a sealed block adds is left out."""
+    opened = ("verdicts", "gates", "production") if "production" in _mapping(standing.get("predicate")) else ()
+
+    def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+        predicate = _mapping(value.get("predicate"))
+        return {**value, "predicate": {name: item for name, item in predicate.items() if name not in opened}}
+
+    return plain(standing) == plain(statement)
 
 
 def _promoted(revision: Revision, tier: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from quanto.core.digest import JsonValue, digest_value
 from quanto.core.errors import GovernanceError
 from quanto.market.split import resolve_split
 from quanto.policy.artefact import Policy
@@ -24,7 +25,7 @@ from quanto.stages.eval.config import EvalConfig
 SCHEMA_VERSION = 1
 
 
-def open_sealed_block(policy: Policy, data: MarketData, index_level: pa.Table, config: EvalConfig) -> dict[str, object]:
+def open_sealed_block(policy: Policy, data: MarketData, index_level: pa.Table, config: EvalConfig) -> dict[str, JsonValue]:
     """Return the opening record of the sealed block: its sessions, breaches, drawdown and the inferiority test.
 
     The book starts from cash at the close before the block.
@@ -44,6 +45,8 @@ def open_sealed_block(policy: Policy, data: MarketData, index_level: pa.Table, c
     baseline = baseline_book(arena, BASELINES[config.baseline])
     checks = check_book(arena, book, prepared.exposure_cap)
     test = alpha_test(book.returns - arena.cash, baseline.returns - arena.cash)
+    sessions: list[JsonValue] = [str(day) for day in arena.sessions]
+    returns: list[JsonValue] = [float(value) for value in book.returns]
     return {
         "schema_version": SCHEMA_VERSION,
         "policy": policy.digest,
@@ -55,4 +58,17 @@ def open_sealed_block(policy: Policy, data: MarketData, index_level: pa.Table, c
         "p_inferior": test.p_inferior,
         "alpha": test.alpha,
         "alpha_t_statistic": test.t_statistic,
+        # A look like any other for whoever tests on these sessions later.
+        "trial": {
+            "schema_version": SCHEMA_VERSION,
+            "sealed": True,
+            "trial_id": digest_value({"sealed": policy.digest, "holdout": sessions}),
+            "returns_digest": digest_value(returns),
+            "policy": policy.digest,
+            "sessions": sessions,
+            "returns": returns,
+            "baseline": config.baseline,
+            "baseline_returns": [float(value) for value in baseline.returns],
+            "cash_returns": [float(value) for value in arena.cash],
+        },
     }

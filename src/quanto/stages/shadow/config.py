@@ -12,6 +12,7 @@ from quanto.execution.brokers.sim import SimConfig
 from quanto.execution.compiler import OrderRules
 from quanto.execution.limits import RiskPolicy
 from quanto.execution.stress import StressConfig
+from quanto.market.calendar import next_session
 from quanto.market.split import SplitConfig
 from quanto.portfolio.constraints import ConstraintConfig
 from quanto.portfolio.costs import CostConfig
@@ -51,3 +52,10 @@ class ShadowConfig(Section):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def newer_sessions(config: ShadowConfig, end: date) -> ShadowConfig:
+    """Return the configuration that replays only sessions after `end`, the last day of the data that the policy was judged on."""
+    first = next_session(end)
+    split = config.split.model_copy(update={"test_start": first, "sealed_sessions": 0, "walk_forward": None})
+    return config.model_copy(update={"split": split, "start_date": config.start_date or first, "late_sessions": ()})
