@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from quanto.market.calendar import DateArray
 from quanto.market.corporate_actions import SplitHistory
-from quanto.market.schema import CANONICAL, PRICES
+from quanto.market.schema import CANONICAL, KEYS, PRICES
 from quanto.stages.canonical.axes import Axes, IntArray, Partition, encode, entity_names, partition_axes
 from quanto.stages.canonical.bars import FIELDS, REASONS, BasisHistories, BoolArray, FloatArray, VendorBars, key_rows, vendor_bars
 from quanto.stages.canonical.choice import METHODS, Choice, Verdicts, choose, measure_overlap, relative_disagreement
-from quanto.stages.canonical.config import CanonicalConfig, Tolerances
+from quanto.stages.canonical.config import CanonicalConfig, Tolerances, Validation
 from quanto.stages.canonical.disagreement import ActionDays, explain
 from quanto.stages.canonical.lineage import joined_names, quarantine_rows
 from quanto.stages.canonical.neighbours import confirmed, excursions, repeats, spikes
@@ -24,6 +24,7 @@ from quanto.stages.canonical.verdicts import YearOverlap
 
 FLAGS = (
     "adjusted_basis",  # the raw price was recomputed from an adjusted one
+    "daily_disagreement",  # minutes: their session's close is not the daily bar's
     "disagreement",  # a price differs from another vendor's by more than the tolerance
     "disagreement_volume",
     "provisional",  # the vendor had not declared the session final
@@ -106,15 +107,15 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
     axes = partition_axes(partition, symbols)
     bars = [_vendor(name, table, partition, axes, context) for name, table in zip(context.vendors, tables, strict=True)]
     repeated = [repeats(item, context.config.validation.stale_sessions) for item in bars]
-    spiked = _take_out_bad(bars, repeated, context)
+    spiked = take_out_bad(bars, repeated, context.config.validation)
     measured = measure_overlap(bars, axes, context.config.fallback)
     sources = context.config.sources.equity_ohlcv
     choice = choose(bars, context.vendors, axes, partition.year, sources, verdicts, context.config.tolerances)
     for position, reason, cells in choice.refused:
         bars[position].quarantine(cells, reason)
-    chosen = {name: _gather(bars, choice.vendor, name) for name in FIELDS}
+    chosen = {name: gather(bars, choice.vendor, name) for name in FIELDS}
     disagreement = relative_disagreement(bars, choice.vendor, chosen)
-    flags = _flags(bars, choice, disagreement, repeated, spiked, context.config.tolerances)
+    flags = flags_of(bars, choice, disagreement, repeated, spiked, context.config.tolerances)
     flags |= _suspected_splits(chosen["close"], axes, context.histories.splits)
     table = _rows(bars, axes, choice, chosen, disagreement, flags)
     details, compared = explain(bars, context.vendors, axes, choice.vendor, chosen, context.config, context.actions)
@@ -123,11 +124,11 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
         symbols=axes.symbols,
         table=table,
         restated=pa.concat_tables([_restated(item, position, choice, axes) for position, item in enumerate(bars)]),
-        quarantine=pa.concat_tables([_quarantined(item) for item in bars]),
+        quarantine=pa.concat_tables([quarantined_rows(item) for item in bars]),
         suspected=_suspected(table),
         details=details,
         compared=compared,
-        counts={item.vendor: _count(item, position, choice, axes) for position, item in enumerate(bars)},
+        counts={item.vendor: count_rows(item, position, choice, axes) for position, item in enumerate(bars)},
         measured=YearOverlap(partition.year, axes.symbols, measured),
         sessions=axes.sessions[axes.core],
         present=choice.vendor[axes.core] >= 0,
@@ -152,9 +153,8 @@ def _vendor(name: str, table: pa.Table, partition: Partition, axes: Axes, contex
     return vendor_bars(name, table, keyed, axes, context.histories, context.blocked, context.config.validation)
 
 
-def _take_out_bad(bars: Sequence[VendorBars], repeated: Sequence[IntArray], context: Context) -> list[BoolArray]:
+def take_out_bad(bars: Sequence[VendorBars], repeated: Sequence[IntArray], settings: Validation) -> list[BoolArray]:
     """Quarantine stale fills and unconfirmed odd prices; return the odd prices that other vendors confirm."""
-    settings = context.config.validation
     odd = [{"close": spikes(item.fields["close"], settings), **excursions(item, settings)} for item in bars]
     kept = [np.zeros_like(found["close"]) for found in odd]
     lone = [np.zeros_like(found["close"]) for found in odd]
@@ -171,14 +171,15 @@ def _take_out_bad(bars: Sequence[VendorBars], repeated: Sequence[IntArray], cont
     return kept
 
 
-def _gather(bars: Sequence[VendorBars], vendor: IntArray, name: str) -> FloatArray:
+def gather(bars: Sequence[VendorBars], vendor: IntArray, name: str) -> FloatArray:
+    """Return one field of the chosen vendors' bars; NaN where nobody was chosen."""
     out = bars[0].fields[name].copy()
     for position, item in enumerate(bars[1:], start=1):
         np.copyto(out, item.fields[name], where=vendor == position)
     return out
 
 
-def _flags(
+def flags_of(
     bars: Sequence[VendorBars],
     choice: Choice,
     disagreement: Mapping[str, FloatArray],
@@ -186,6 +187,7 @@ def _flags(
     spiked: Sequence[BoolArray],
     tolerances: Tolerances,
 ) -> IntArray:
+    """Return the bits of FLAGS of every chosen bar."""
     flags = np.zeros(choice.vendor.shape, dtype=np.int64)
     with np.errstate(invalid="ignore"):
         for name in PRICES:
@@ -247,15 +249,15 @@ def _rows(
     for position, item in enumerate(bars):
         seen |= (item.row.reshape(-1)[cells] >= 0).astype(np.int64) << position
     names = [item.vendor for item in bars]
-    known, payload, payload_row = _origin(bars, cells, vendor, choice.method.reshape(-1)[cells])
+    known, payload, payload_row = origin(bars, cells, vendor, choice.method.reshape(-1)[cells])
     values = {
         "session": pa.array(axes.sessions[rows + axes.core.start], pa.date32()),
-        "symbol": _texts(columns, axes.symbols),
+        "symbol": texts(columns, axes.symbols),
         **{name: chosen[name].reshape(-1)[cells] for name in FIELDS},
-        **{f"disagreement_{name}": _nullable(disagreement[name].reshape(-1)[cells]) for name in FIELDS},
-        "vendor": _texts(vendor, names),
+        **{f"disagreement_{name}": nullable(disagreement[name].reshape(-1)[cells]) for name in FIELDS},
+        "vendor": texts(vendor, names),
         "vendors_seen": joined_names(seen, names),
-        "method": _texts(choice.method.reshape(-1)[cells], METHODS),
+        "method": texts(choice.method.reshape(-1)[cells], METHODS),
         "flags": joined_names(flags.reshape(-1)[cells], FLAGS),
         "known_on": pa.array(known.astype(np.int32)).cast(pa.date32()),
         "payload": payload,
@@ -265,7 +267,7 @@ def _rows(
     return pa.table([pa.array(values[name], schema.field(name).type) for name in schema.names], schema=schema)
 
 
-def _origin(bars: Sequence[VendorBars], cells: IntArray, vendor: IntArray, method: IntArray) -> tuple[IntArray, pa.Array, IntArray]:
+def origin(bars: Sequence[VendorBars], cells: IntArray, vendor: IntArray, method: IntArray) -> tuple[IntArray, pa.Array, IntArray]:
     """Return per canonical row when it was known, and the payload and payload row of the chosen raw row."""
     known, code, payload_row = (np.zeros(len(cells), dtype=np.int64) for _ in range(3))
     every = np.zeros(len(cells), dtype=np.int64)
@@ -282,12 +284,13 @@ def _origin(bars: Sequence[VendorBars], cells: IntArray, vendor: IntArray, metho
         payloads += names
     # A vote needs all its voters: it was known when the last of them was.
     known = np.where(method == METHODS.index("consensus"), every, known)
-    return known, _texts(code, payloads), payload_row
+    return known, texts(code, payloads), payload_row
 
 
-def _quarantined(bars: VendorBars) -> pa.Table:
+def quarantined_rows(bars: VendorBars, domain: str = "equity_ohlcv", key: Sequence[str] = KEYS["equity_ohlcv"]) -> pa.Table:
+    """Return a vendor's rows that cannot be used, with their reasons."""
     rows = np.flatnonzero((bars.reasons != 0) & bars.core)
-    return quarantine_rows("equity_ohlcv", bars.vendor, bars.table.take(pa.array(rows)), joined_names(bars.reasons[rows], REASONS))
+    return quarantine_rows(domain, bars.vendor, bars.table.take(pa.array(rows)), joined_names(bars.reasons[rows], REASONS), key)
 
 
 def _restated(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> pa.Table:
@@ -299,7 +302,7 @@ def _restated(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> pa
     same = {"vendor": bars.vendor, "vendors_seen": bars.vendor, "method": "only", "flags": "restated"}
     values = {
         "session": pa.array(axes.sessions[days], pa.date32()),
-        "symbol": _texts(columns, axes.symbols),
+        "symbol": texts(columns, axes.symbols),
         **{name: bars.values[name][rows] for name in FIELDS},
         **{f"disagreement_{name}": pa.nulls(len(rows), pa.float64()) for name in FIELDS},
         **{name: pa.array([text] * len(rows), pa.string()) for name, text in same.items()},
@@ -311,7 +314,8 @@ def _restated(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> pa
     return pa.table([pa.array(values[name], schema.field(name).type) for name in schema.names], schema=schema)
 
 
-def _count(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> Counts:
+def count_rows(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> Counts:
+    """Return the terms of the conservation law, each counted by itself."""
     left = bars.row[axes.core] >= 0
     chosen = choice.vendor[axes.core] == position
     return Counts(
@@ -322,9 +326,11 @@ def _count(bars: VendorBars, position: int, choice: Choice, axes: Axes) -> Count
     )
 
 
-def _texts(codes: IntArray, names: Sequence[str]) -> pa.Array:
+def texts(codes: IntArray, names: Sequence[str]) -> pa.Array:
+    """Return the text of each code."""
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(list(names), pa.string())).cast(pa.string())
 
 
-def _nullable(values: FloatArray) -> pa.Array:
+def nullable(values: FloatArray) -> pa.Array:
+    """Return numbers with nulls for NaN."""
     return pa.array(values, from_pandas=True)

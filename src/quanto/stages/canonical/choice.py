@@ -115,7 +115,7 @@ def choose(
     vendor = np.full(axes.shape, -1, dtype=np.int64)
     method = np.zeros(axes.shape, dtype=np.int64)
     refused: list[tuple[int, str, BoolArray]] = []
-    for order, cells in _orders(names, axes, sources):
+    for order, cells in orders_of(names, axes, sources):
         leaders = _leaders(order, verdicts)
         left = valid & cells
         for rank, position in enumerate(order):
@@ -140,7 +140,7 @@ def choose(
     return Choice(vendor, method, refused)
 
 
-def _orders(names: Sequence[str], axes: Axes, sources: DomainSources) -> list[tuple[list[int], BoolArray]]:
+def orders_of(names: Sequence[str], axes: Axes, sources: DomainSources) -> list[tuple[list[int], BoolArray]]:
     """Return (order of vendor positions, cells) pairs that cover the grid; the first override that fits a cell holds."""
     everything = [names.index(name) for name in sources.priority if name in names]
     free = np.ones(axes.shape, dtype=np.bool_)

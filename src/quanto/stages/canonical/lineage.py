@@ -23,14 +23,17 @@ def joined_names(bits: IntArray, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(texts, pa.string())).cast(pa.string())
 
 
-def quarantine_rows(domain: str, vendor: str, rows: pa.Table, reasons: pa.Array) -> pa.Table:
-    """Return raw rows as quarantine rows: key, reasons, the row as canonical JSON, and the way to the vendor's bytes."""
+def quarantine_rows(domain: str, vendor: str, rows: pa.Table, reasons: pa.Array, key: Sequence[str] = ()) -> pa.Table:
+    """Return raw rows as quarantine rows: key, reasons, the row as canonical JSON, and the way to the vendor's bytes.
+
+    `key` names the columns of the key; the domain's own where none is given.
+    """
     records = [{name: plain_value(value) for name, value in row.items()} for row in rows.to_pylist()]
     payload = rows["payload"].cast(pa.string()) if len(rows) else pa.array([], pa.string())
     columns = [
         pa.array([domain] * len(records), pa.string()),
         pa.array([vendor] * len(records), pa.string()),
-        pa.array(["/".join(str(row[name]) for name in KEYS[domain]) for row in records], pa.string()),
+        pa.array(["/".join(str(row[name]) for name in key or KEYS[domain]) for row in records], pa.string()),
         reasons,
         pa.array([canonical_json(row).decode() for row in records], pa.string()),
         payload,

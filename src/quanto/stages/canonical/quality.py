@@ -16,6 +16,8 @@ from quanto.market.schema import DOMAINS
 from quanto.stages.canonical.build import BarsPart
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.disagreement import DETAILS
+from quanto.stages.canonical.minute_tasks import minute_counts
+from quanto.stages.canonical.minutes import MinutesPart
 from quanto.stages.canonical.raw import Outline, RawFile
 from quanto.stages.canonical.report import (
     SCHEMA_VERSION,
@@ -67,6 +69,7 @@ def quality_of(
     bars: Sequence[BarsPart],
     levels: RowsResult,
     surfaces: Sequence[RowsResult],
+    minutes: Sequence[MinutesPart] = (),
 ) -> Quality:
     """Return the quality report of a whole build."""
     details = _concat([*(part.details for part in bars), *(_details(item.differences) for item in (levels, *surfaces))], DETAILS)
@@ -99,10 +102,14 @@ def quality_of(
     }
     domains = {name: domain_report(rows[name], counts[name], covered[name], *agreement[name]) for name in DOMAINS}
     quarantine = pa.concat_tables(
-        [*(part.quarantine for part in bars), actions.result.quarantine, levels.quarantine, *(item.quarantine for item in surfaces)]
+        [actions.result.quarantine, levels.quarantine]
+        + [part.quarantine for part in bars]
+        + [item.quarantine for item in surfaces]
+        + [part.quarantine for part in minutes]
     )
     faults = tuple(exceeded(config, domains))
-    every = tuple(count for name in DOMAINS for count in counts[name])
+    by_minute = minute_counts(minutes)
+    every = (*(count for name in DOMAINS for count in counts[name]), *by_minute)
     report = {
         "schema_version": SCHEMA_VERSION,
         "passed": not faults,
@@ -114,6 +121,8 @@ def quality_of(
         "actions": _action_report(actions),
         "suspected_splits": [list(item) for part in bars for item in part.suspected],
     }
+    if minutes:
+        report["minutes"] = _minute_report(minutes, by_minute)
     tables = {
         "coverage": _coverage_table(covered),
         "disagreements": details.sort_by([(name, "ascending") for name in ("session", "symbol", "field", "vendor", "other")]),
@@ -122,6 +131,9 @@ def quality_of(
             [(name, "ascending") for name in ("domain", "vendor", "key", "reason", "payload", "payload_row")]
         ),
     }
+    if minutes:
+        differences = _concat([part.details for part in minutes], DETAILS)
+        tables["minutes_against_daily"] = differences.sort_by([(name, "ascending") for name in ("session", "symbol", "field")])
     return Quality(report, tables, every, quarantine, faults, tuple(covered["equity_ohlcv"]))
 
 
@@ -199,6 +211,24 @@ def _action_report(actions: ActionsBuilt) -> dict[str, object]:
             if row["flags"] != "implied"
         ],
     }
+
+
+def _minute_report(minutes: Sequence[MinutesPart], counts: Sequence[VendorCount]) -> dict[str, object]:
+    """Return what the minutes hold, and how the daily bars derived from them differ from the canonical ones."""
+    details = _concat([part.details for part in minutes], DETAILS)
+    compared = pa.concat_tables([part.compared for part in minutes])
+    return {
+        "canonical_rows": sum(part.rows for part in minutes),
+        "sessions": len({part.session for part in minutes}),
+        "vendors": {
+            c.vendor: {
+                "rows": c.rows, "outside_regular_session": c.outside, "selected": c.selected,
+                "superseded": c.superseded, "quarantined": c.quarantined, "conserved": c.holds,
+            }
+            for c in counts
+        },
+        "against_daily_bars": {"compared": compared_counts(compared), "classes": class_counts(details)},
+    }  # fmt: skip
 
 
 def _action_table(actions: ActionsBuilt) -> pa.Table:

@@ -17,7 +17,7 @@ from quanto.core.errors import ConfigError, DataError, MissingDataError
 from quanto.market.schema import DATE_COLUMN, DOMAINS, RAW
 
 # Few distinct values: as dictionaries they are read, compared and written many times faster.
-_DICTIONARIES = ("symbol", "basis", "volume_basis", "payload", "series", "unit", "kind", "side")
+DICTIONARIES = ("symbol", "basis", "volume_basis", "payload", "series", "unit", "kind", "side")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _open(file: RawFile) -> pq.ParquetFile:
     faults += [f"{name}: unexpected column" for name in found if name not in wanted.names]
     if faults:
         raise DataError(f"{file.path} has another schema than RAW[{file.domain!r}]: {'; '.join(faults)}")
-    return pq.ParquetFile(file.path, metadata=metadata, read_dictionary=[name for name in _DICTIONARIES if name in wanted.names])
+    return pq.ParquetFile(file.path, metadata=metadata, read_dictionary=[name for name in DICTIONARIES if name in wanted.names])
 
 
 def _day_numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 1. reconcile corporate actions, first the listed ones, then with what adjusted closes imply;
 2. build bars partition by partition, judge over the whole history who may fill gaps, and build again what changes;
-3. build index levels and surfaces;
+3. build index levels and surfaces, and minutes, which are held against the daily bars;
 4. check the conservation law, report, and stop where a threshold is exceeded.
 """
 
@@ -20,6 +20,7 @@ from quanto.market.schema import CANONICAL, DOMAINS
 from quanto.stages.canonical.build import Context
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.lineage import sort_quarantine
+from quanto.stages.canonical.minute_tasks import build_all_minutes
 from quanto.stages.canonical.page import quality_page
 from quanto.stages.canonical.quality import Quality, csv_bytes, quality_of
 from quanto.stages.canonical.raw import find_raw, refuse_empty
@@ -66,10 +67,11 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
     levels = build_index_levels(files["index_level"], config)
     write_years(building / "index_level", "index_level", levels.table)
     surfaces = build_surfaces(files["options_surface"], outlines["options_surface"], config, building / "options_surface", executor)
+    minutes = build_all_minutes(raw, context, building, executor)
     restated = pa.concat_tables([CANONICAL["equity_ohlcv"].empty_table(), *(part.restated for part in bars)])
     write_table(building / "restated/equity_ohlcv.parquet", restated.sort_by([(name, "ascending") for name in _VERSION]))
     lists = [*config.sources.membership, *read_membership(workspace, config.sources.membership_files)]
-    quality = quality_of(config, files, outlines, actions, bars, levels, surfaces)
+    quality = quality_of(config, files, outlines, actions, bars, levels, surfaces, minutes)
     check_conservation(quality.counts)
     if quality.faults:
         shutil.rmtree(building)
