@@ -147,6 +147,10 @@ def _tables(folder: Path, symbol: str) -> None:
     wide = pd.DataFrame({"session": SESSIONS, **{book: [1.0 + 0.01 * index for index in range(8)] for book in BOOKS}})
     for name in ("equity", "drawdown", "exposure"):
         write_bytes(folder / f"reports/evaluation/{name}.csv", wide.to_csv(index=False).encode())
+    bars = {"slice": ["all", "high_volatility"], "annual_return": [0.11, 0.05], "drawdown_within_episodes": [-0.1, -0.1]}
+    write_bytes(folder / "reports/evaluation/regimes.csv", pd.DataFrame({**bars, "book": "candidate"}).to_csv(index=False).encode())
+    held = pd.DataFrame({"session": SESSIONS, "symbol": symbol, "weight": 0.5})
+    write_bytes(folder / "reports/evaluation/weights.csv", held.to_csv(index=False).encode())
     curves = pd.DataFrame(
         {
             "seed": [0, 0, 1, 1],

@@ -35,3 +35,22 @@ def test_the_plots_of_the_graph_are_drawn_offline(tmp_path: Path) -> None:
     assert dated
     assert {spec["encoding"]["x"]["type"] for spec in dated} == {"temporal"}, "dates on an axis of numbers draw nothing"
     assert not re.search(r"<(script|link|img)[^>]+(src|href)\s*=\s*[\"']?(https?:)?//", html)
+
+
+def test_the_graph_draws_what_a_reviewer_asks_for() -> None:
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    drawn = {path for plot in graph["plots"] for part in plot.values() for path in part["y"]}
+    assert drawn == {
+        *(f"reports/evaluation/{name}.csv" for name in ("equity", "drawdown", "exposure", "regimes", "weights")),
+        "reports/training/curves.csv",
+    }
+    written = {out if isinstance(out, str) else next(iter(out)) for stage in graph["stages"].values() for out in stage["outs"]}
+    assert drawn <= written
+
+
+def test_metrics_that_dvc_compares_are_the_few_that_matter() -> None:
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    paths = [next(iter(item)) for stage in graph["stages"].values() for item in stage.get("metrics", [])]
+    assert paths == ["reports/evaluation/metrics.json"]
+    value = json.loads((ROOT / paths[0]).read_text(encoding="utf-8"))
+    assert len([key for key, item in value.items() if not isinstance(item, list)]) <= 20, "lists are not shown by `dvc metrics diff`"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -55,8 +57,34 @@ def test_every_declared_file_is_written(workspace: Path) -> None:
     names = {path.name for path in (workspace / "reports/evaluation").iterdir()}
     assert names == {
         "metrics.json", "evaluation.json", "regime_slices.json", "trial.json", "returns.parquet", "weights.parquet",
-        "equity.csv", "drawdown.csv", "exposure.csv",
+        "equity.csv", "drawdown.csv", "exposure.csv", "regimes.csv", "weights.csv",
     }  # fmt: skip
+
+
+def test_the_plotted_weights_are_those_of_each_weeks_last_session_and_add_up_to_one(workspace: Path) -> None:
+    drawn = pd.read_csv(workspace / "reports/evaluation/weights.csv", parse_dates=["session"]).pivot(
+        index="session", columns="symbol", values="weight"
+    )
+    assert drawn.sum(axis=1).to_numpy() == pytest.approx(np.ones(len(drawn)))
+    table = pq.read_table(workspace / "reports/evaluation/weights.parquet").to_pandas()
+    own = table[table["book"] == CANDIDATE].assign(session=lambda rows: pd.to_datetime(rows["session"]))
+    every = own.pivot(index="session", columns="symbol", values="weight")
+    last = every.groupby(every.index.to_period("W-SUN")).tail(1)
+    pd.testing.assert_frame_equal(drawn.drop(columns="cash")[list(last)], last, check_names=False, check_freq=False, check_index_type=False)
+
+
+def test_the_plotted_regimes_are_those_of_the_slices(workspace: Path) -> None:
+    drawn = pd.read_csv(workspace / "reports/evaluation/regimes.csv")
+    slices = read(workspace, "regime_slices.json")["slices"]
+    assert set(drawn["slice"]) == set(slices)
+    assert set(drawn["book"]) == {CANDIDATE, CONFIG.baseline} | ({"candidate_unshielded"} & set(slices["all"]["books"]))
+    for row in drawn.to_dict("records"):
+        book = slices[row["slice"]]["books"][row["book"]]
+        assert row["sessions"] == slices[row["slice"]]["sessions"]
+        if book.get("annual_return") is None:
+            assert math.isnan(row["annual_return"])
+        else:
+            assert row["annual_return"] == book["annual_return"]
 
 
 def test_the_same_evaluation_gives_the_same_bytes(workspace: Path) -> None:

@@ -14,7 +14,7 @@ from quanto.policy.market_data import market_data
 from quanto.stages.eval.books import CANDIDATE, UNSHIELDED
 from quanto.stages.eval.config import EvalConfig
 from quanto.stages.eval.evaluation import evaluate
-from quanto.stages.eval.tables import CURVES, curve_csv, returns_table, weights_table
+from quanto.stages.eval.tables import CURVES, curve_csv, regimes_csv, returns_table, weights_csv, weights_table
 from quanto.stages.eval.trial import data_digests
 from quanto.stages.eval.walk_forward import FoldPolicy
 
@@ -41,6 +41,8 @@ def run(config: EvalConfig, workspace: Path, executor: Executor) -> None:  # noq
     write_table(out / "returns.parquet", returns_table(found.arena.sessions, found.books))
     kept = {name: found.books[name] for name in (CANDIDATE, UNSHIELDED, config.baseline) if name in found.books}
     write_table(out / "weights.parquet", weights_table(found.arena, kept))
+    write_bytes(out / "weights.csv", weights_csv(found.arena, found.books[CANDIDATE]))
+    write_bytes(out / "regimes.csv", regimes_csv(found.slices, tuple(kept)))
     for kind in CURVES:
         write_bytes(out / f"{kind}.csv", curve_csv(found.arena.sessions, found.books, kind))
 

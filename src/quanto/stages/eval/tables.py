@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 
 Curve = Literal["equity", "drawdown", "exposure"]
 CURVES: tuple[Curve, ...] = ("equity", "drawdown", "exposure")
+CASH = "cash"
+# What `dvc plots` draws as bars per regime.
+REGIME_COLUMNS = ("annual_return", "annual_volatility", "sharpe", "drawdown_within_episodes", "exposure_mean", "turnover_annual")
 
 RETURNS = pa.schema(
     [
@@ -71,9 +74,41 @@ def curve_csv(sessions: DateArray, books: Mapping[str, Simulation], kind: Curve)
     """Return a CSV with a session column and one column per shown book: `equity` of one dollar, `drawdown` or `exposure`."""
     shown = [name for name in books if not name.startswith((SABOTEUR, MEMBER)) and (not name.startswith(MATCHED) or kind == "equity")]
     columns = {name: pa.array(_curve(books[name], kind)) for name in shown}
-    table = pa.table({"session": pa.array([str(day) for day in sessions]), **columns})
+    return _csv({"session": pa.array([str(day) for day in sessions]), **columns})
+
+
+def weights_csv(arena: Arena, book: Simulation) -> bytes:
+    """Return a CSV of session, symbol and weight at the close of each week's last session; the cash is a symbol of its own."""
+    weeks = arena.sessions.astype("datetime64[D]").astype(np.int64) + 3  # the epoch was a Thursday: Mondays divide by 7
+    last = np.flatnonzero(np.append(np.diff(weeks // 7) != 0, True))
+    held = np.column_stack([book.weights[last], 1.0 - book.weights[last].sum(axis=1)])
+    symbols = [*arena.data.symbols, CASH]
+    return _csv(
+        {
+            "session": pa.array([str(day) for day in arena.sessions[last] for _ in symbols]),
+            "symbol": pa.array(symbols * len(last)),
+            "weight": pa.array(held.ravel()),
+        }
+    )
+
+
+def regimes_csv(document: Mapping[str, Any], books: Sequence[str]) -> bytes:
+    """Return regime_slices.json as a CSV, one row per slice and book; a metric that a slice is too short for is an empty field."""
+    rows = [
+        (name, book, part["sessions"], *(part["books"][book].get(key) for key in REGIME_COLUMNS))
+        for name, part in document["slices"].items()
+        for book in books
+        if book in part["books"]
+    ]
+    types = (pa.string(), pa.string(), pa.int64(), *(pa.float64() for _ in REGIME_COLUMNS))
+    columns = [[row[index] for row in rows] for index in range(len(types))]
+    names = ("slice", "book", "sessions", *REGIME_COLUMNS)
+    return _csv({name: pa.array(values, kind) for name, values, kind in zip(names, columns, types, strict=True)})
+
+
+def _csv(columns: Mapping[str, pa.Array]) -> bytes:
     sink = io.BytesIO()
-    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(quoting_style="none"))
+    pyarrow.csv.write_csv(pa.table(dict(columns)), sink, pyarrow.csv.WriteOptions(quoting_style="none"))
     return sink.getvalue()
 
 
