@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,7 +91,9 @@ def test_files_become_regular_sessions_on_half_days_and_across_daylight_saving(t
         assert [row["minute"] for row in mine] == list(range(570, closed))
     told = report_of(tmp_path)
     assert told["vendors"]["minutes"]["outside_regular_session"] == 2 * 60 * len(days)  # type: ignore[index]
-    assert told["against_daily_bars"]["classes"] == []  # type: ignore[index]
+    # The vendor's daily volume includes extended hours, its prices do not.
+    classes = told["against_daily_bars"]["classes"]  # type: ignore[index]
+    assert [(item["field"], item["class"], item["rows"]) for item in classes] == [("volume", "volume_difference", 2 * len(days))]
     assert [pair["cells"] for pair in told["against_daily_bars"]["compared"]] == [2 * len(days)] * 5  # type: ignore[index]
 
 
@@ -131,9 +134,11 @@ def test_a_derived_close_that_is_not_the_daily_one_is_flagged_and_reported(tmp_p
     put_minutes(tmp_path, "one", [*minute_rows("AAA"), *minute_rows("BBB")])
     build(tmp_path)
     assert {(row["symbol"], row["flags"]) for row in minutes_of(tmp_path)} == {("AAA", ""), ("BBB", "daily_disagreement")}
-    listed = (tmp_path / "reports/canonical/minutes_against_daily.csv").read_text()
-    assert f"{SESSION},BBB,close,one,minutes of one,53,53.9" in listed
-    assert "AAA,close" not in listed
+    listed = pacsv.read_csv(tmp_path / "reports/canonical/minutes_against_daily.csv").to_pylist()
+    closes = [
+        (row["symbol"], row["vendor"], row["other"], row["chosen_value"], row["other_value"]) for row in listed if row["field"] == "close"
+    ]
+    assert closes == [("BBB", "one", "minutes of one", 53.0, pytest.approx(53.9))]
 
 
 def test_bad_minutes_are_quarantined_with_their_reason_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -148,12 +153,8 @@ def test_bad_minutes_are_quarantined_with_their_reason_and_nothing_is_lost(tmp_p
     put_minutes(tmp_path, "one", rows)
     build(tmp_path)
     reasons = sorted(row["reason"] for row in quarantine(tmp_path))
-    assert reasons == [
-        "bad_tick", "conflicting_duplicate", "conflicting_duplicate", "inconsistent_bar", "missing_field", "negative_volume", "not_positive",
-    ] or reasons == [
-        "bad_tick", "conflicting_duplicate", "conflicting_duplicate", "inconsistent_bar", "inconsistent_bar|negative_volume", "missing_field",
-        "not_positive",
-    ]  # fmt: skip
+    once = ["bad_tick", "inconsistent_bar", "missing_field", "negative_volume", "not_positive"]
+    assert reasons == sorted([*once, "conflicting_duplicate", "conflicting_duplicate"])
     told = report_of(tmp_path)["vendors"]["one"]  # type: ignore[index]
     assert (told["rows"], told["outside_regular_session"], told["superseded"], told["quarantined"]) == (402, 10, 1, 7)
     assert told["selected"] == len(minutes_of(tmp_path)) == 384
@@ -247,12 +248,11 @@ def test_a_minute_that_appears_twice_has_no_daily_bar() -> None:
 
 
 @pytest.mark.acceptance
-@pytest.mark.timeout(1800)
 def test_a_month_of_2000_symbols_takes_two_gigabytes_a_worker_and_two_months_no_more(tmp_path: Path) -> None:
     told = []
     for name, sessions in (("month", 21), ("months", 42)):
         command = [sys.executable, "-m", "tests.stages.canonical.minute_month", str(tmp_path / name), "2000", str(sessions)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603  # our own module
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         told.append(json.loads(done.stdout.splitlines()[-1]))
     month, months = told
     assert month["rows"] >= 16_000_000

@@ -59,7 +59,7 @@ def build_all_minutes(raw: Path, context: Context, building: Path, executor: Exe
     tasks = []
     for session in sessions:
         held = tuple(files[name].get(session) for name in vendors)
-        blocks = max(1, -(-sum(_rows(file) for file in held if file) // config.partition_rows))
+        blocks = max(1, -(-sum(_open(file).metadata.num_rows for file in held if file) // config.partition_rows))
         tasks += [MinutesTask(session, block, blocks, held, shared, building) for block in range(blocks)]
     return list(executor.map(build_minutes_block, tasks))
 
@@ -124,17 +124,12 @@ def _read(file: Path | None, columns: Sequence[str] | None = None) -> pa.Table:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        source = pq.ParquetFile(file, read_dictionary=[name for name in DICTIONARIES if name in RAW_MINUTES.names])
         plain = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} is no readable Parquet file: {error}; run the ingest stage again") from error
     if not plain.equals(RAW_MINUTES):
         raise DataError(f"{file} has another schema than minutes have; expected\n{RAW_MINUTES}\nfound\n{plain}")
-    return source
-
-
-def _rows(file: Path) -> int:
-    return int(pq.read_metadata(file).num_rows)
+    return pq.ParquetFile(file, read_dictionary=[name for name in DICTIONARIES if name in RAW_MINUTES.names])
 
 
 def _daily_bars(folder: Path, session: date) -> pa.Table:
