@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -52,10 +53,18 @@ class Staging:
         folder = self.folder / "raw" / vendor / domain
         folder.mkdir(parents=True)
         set_aside = []
-        with pq.ParquetWriter(folder / "part.parquet", RAW[domain], compression="zstd", compression_level=3, version="2.6") as writer:
-            for checked in partitions:
-                writer.write_table(checked.table, row_group_size=ROW_GROUP_ROWS)
+        with (
+            pq.ParquetWriter(folder / "part.parquet", RAW[domain], compression="zstd", compression_level=3, version="2.6") as writer,
+            ThreadPoolExecutor(1, thread_name_prefix="ingest-write") as pool,
+        ):
+            writing: Future[None] | None = None
+            for checked in partitions:  # the next one is validated while this one is written
+                if writing is not None:
+                    writing.result()
+                writing = pool.submit(writer.write_table, checked.table, row_group_size=ROW_GROUP_ROWS)
                 set_aside.append(checked.quarantine)
+            if writing is not None:
+                writing.result()
         rows = [row for table in set_aside for row in table.to_pylist()]
         write_table(folder / "rejected.parquet", quarantine(rows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -38,6 +39,27 @@ def ingest_report(
         "coverage": {domain: {item.name: item.as_json() for item in covered if item.domain == domain} for domain in domains},
         "payloads": payload_list(pieces),
     }
+
+
+def report_bytes(report: Mapping[str, object]) -> bytes:
+    """Return a report as deterministic JSON for people: keys sorted, one line for each symbol, payload or failed shard.
+
+    A report of ten thousand symbols is written in a fraction of the time that a line for each value would take.
+    """
+    return (_text(report) + "\n").encode()
+
+
+def _text(value: object, indent: str = "") -> str:
+    """Return an object that holds objects opened, a list of it with one line for each item, anything else as one line."""
+    inner = indent + "  "
+    if isinstance(value, dict) and any(isinstance(item, dict) for item in value.values()):
+        return "{\n" + ",\n".join(f"{inner}{_line(str(key))}: {_text(value[key], inner)}" for key in sorted(value)) + f"\n{indent}}}"
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(inner + _line(item) for item in value) + f"\n{indent}]"
+    return _line(value)
+
+
+_line = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, default=date.isoformat).encode
 
 
 def payload_list(pieces: Mapping[Key, Sequence[Piece]]) -> list[dict[str, object]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quanto.core.digest import digest_value, pretty_json
-from quanto.core.store import data_root, write_bytes, write_json
+from quanto.core.digest import digest_bytes
+from quanto.core.store import data_root, write_bytes
 from quanto.market.schema import RAW
 from quanto.stages.ingest.config import IngestConfig
 from quanto.stages.ingest.coverage import COVERED, Coverage, coverage, endings
@@ -19,7 +19,7 @@ from quanto.stages.ingest.harvest import Piece, harvest
 from quanto.stages.ingest.landing import LandingStore
 from quanto.stages.ingest.minutes import gather_minutes
 from quanto.stages.ingest.output import Staging
-from quanto.stages.ingest.report import Key, failure, failure_report, ingest_report, summary_lines
+from quanto.stages.ingest.report import Key, failure, failure_report, ingest_report, report_bytes, summary_lines
 from quanto.stages.ingest.router import route
 from quanto.stages.ingest.spool import ROWS_TOGETHER, partitions
 from quanto.stages.ingest.summary import Summary
@@ -42,7 +42,7 @@ def run(config: IngestConfig, workspace: Path, executor: Executor) -> None:
     staging = Staging(workspace / "data")
     try:
         pieces = harvest(routes, workspace, landing, executor, staging.keep, staging.spool.hold, staging.minutes)
-        summaries = {key: Summary(key[1]) for key in pieces}
+        summaries = {key: Summary(key[1], _asked(config, key[1])) for key in pieces}
         for (vendor, domain), found in pieces.items():
             staging.add(vendor, domain, _checked(vendor, domain, found, summaries[vendor, domain]))
         gather_minutes(staging.minutes, staging.raw, executor)
@@ -52,7 +52,7 @@ def run(config: IngestConfig, workspace: Path, executor: Executor) -> None:
         staging.publish()
     finally:
         staging.discard()
-    write_json(workspace / "reports/ingest/ingest_report.json", report)
+    write_bytes(workspace / "reports/ingest/ingest_report.json", report_bytes(report))
     logger.info("%s", "\n".join(["ingest:", *summary_lines(summaries)]))
 
 
@@ -64,8 +64,8 @@ def _checked(vendor: str, domain: str, pieces: list[Piece], summary: Summary) ->
     tables = [RAW[domain].empty_table(), *(item.table for item in parsed)]
     parts = (validate(domain, vendor, part) for part in partitions(domain, tables, "M", ROWS_TOGETHER))
     for checked in chain((unread,), parts):  # one partition in memory at a time
-        summary.add(checked)
         yield checked
+        summary.add(checked)
 
 
 def _coverage(config: IngestConfig, pieces: dict[Key, list[Piece]], summaries: dict[Key, Summary]) -> list[Coverage]:
@@ -73,26 +73,29 @@ def _coverage(config: IngestConfig, pieces: dict[Key, list[Piece]], summaries: d
         piece.parsed.table for (_, domain), found in pieces.items() if domain == "corporate_actions" for piece in found if piece.parsed
     ]
     ended = endings(actions)
-    asked = {"equity_ohlcv": config.symbols, "index_level": config.series, "options_surface": config.symbols}
     found: list[Coverage] = []
     for domain in COVERED:
         held = [summary for (_, name), summary in summaries.items() if name == domain]
         if not held and domain == "options_surface":
             continue  # nobody was asked for surfaces
-        names = asked[domain]
+        names = _asked(config, domain)
         days = {name: [summary.names[name].every_day for summary in held if name in summary.names] for name in names}
         present = {name: np.unique(np.concatenate(parts)) for name, parts in days.items() if parts}
         found += coverage(domain, names, present, config.start, config.end, config.tail_tolerance_sessions, ended)
     return found
 
 
+def _asked(config: IngestConfig, domain: str) -> tuple[str, ...]:
+    return config.series if domain == "index_level" else config.symbols
+
+
 def _stop_on_failure(pieces: dict[Key, list[Piece]], covered: list[Coverage], report: dict[str, object]) -> None:
     if failure(pieces, covered, "") is None:
         return
+    content = report_bytes(failure_report(report, pieces))
     # Named by its content: runs that fail in different ways at the same time keep their reports apart.
-    content = failure_report(report, pieces)
-    path = data_root() / "failures" / "ingest" / f"{digest_value(content)[:16]}.json"
-    write_bytes(path, pretty_json(content))
+    path = data_root() / "failures" / "ingest" / f"{digest_bytes(content)[:16]}.json"
+    write_bytes(path, content)
     error = failure(pieces, covered, str(path))
     if error is not None:
         raise error

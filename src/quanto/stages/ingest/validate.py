@@ -64,7 +64,7 @@ def validate(domain: str, vendor: str, table: pa.Table, rejected: Sequence[Rejec
     rows = table.filter(pa.array(bad)) if bad.any() else table.slice(0, 0)
     quarantined = _from_rows(domain, vendor, rows, [names[index - 1] for index in reason[bad].tolist()])
     kept = table.filter(pa.array(~bad & ~merged)) if bad.any() or merged.any() else table
-    return Checked(kept.combine_chunks(), quarantine([*quarantined, *rejected_rows(domain, vendor, rejected)]), int(merged.sum()))
+    return Checked(kept, quarantine([*quarantined, *rejected_rows(domain, vendor, rejected)]), int(merged.sum()))
 
 
 def quarantine(rows: Sequence[Mapping[str, object]]) -> pa.Table:

@@ -190,10 +190,11 @@ class FlatFileVendor:
         wrong = days != np.datetime64(shard.start)
         if len(table) and wrong.all():
             raise ContractError(f"{self.name}: the file of {shard.start} holds rows of {days[0]}: it is the file of another day")
-        rejected += _rejected(
-            payload.sha256, table, wrong, lambda index: f"window_start lies on {days[index]}, the file is of {shard.start}"
-        )
-        table, local = table.filter(pa.array(~wrong)), local[~wrong]
+        if wrong.any():
+            rejected += _rejected(
+                payload.sha256, table, wrong, lambda index: f"window_start lies on {days[index]}, the file is of {shard.start}"
+            )
+            table, local = table.filter(pa.array(~wrong)), local[~wrong]
         by_minute = shard.params["interval"] == "minute"
         columns = _minutes(table, local) if by_minute else _days(table)
         count = len(columns["symbol"])  # type: ignore[arg-type]  # an array
@@ -234,14 +235,16 @@ def read_day_file(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected], 
     types = {"ticker": pa.string(), **dict.fromkeys(NUMBERS, pa.float64()), "window_start": pa.int64()}
     convert = pacsv.ConvertOptions(column_types=types, include_columns=list(NEEDED), strings_can_be_null=False, null_values=[])
     try:
-        table = pacsv.read_csv(io.BytesIO(text), convert_options=convert)
+        # Shards are read side by side already.
+        table = pacsv.read_csv(pa.BufferReader(text), pacsv.ReadOptions(use_threads=False), convert_options=convert)
     except pa.ArrowInvalid:
         table, rejected = _line_by_line(payload, text)
         return table, rejected, notes
     table = table.append_column("payload_row", pa.array(np.arange(len(table))))
     finite = np.all([np.isfinite(table[name].to_numpy()) for name in NUMBERS], axis=0)
-    rejected = _rejected(payload, table, ~finite, lambda _: "a price or the volume is not finite")
-    return (table if finite.all() else table.filter(pa.array(finite))), rejected, notes
+    if finite.all():
+        return table, [], notes
+    return table.filter(pa.array(finite)), _rejected(payload, table, ~finite, lambda _: "a price or the volume is not finite"), notes
 
 
 def _line_by_line(payload: str, text: bytes) -> tuple[pa.Table, list[Rejected]]:
