@@ -19,7 +19,7 @@ def ingest(options: argparse.Namespace) -> Result:
     from quanto.runtime.compute import RuntimeConfig, open_executor
     from quanto.stages.ingest import stage
     from quanto.stages.ingest.config import IngestConfig
-    from quanto.stages.ingest.router import plan_rows
+    from quanto.stages.ingest.router import plan_rows, rate_budget
 
     folder = workspace(options)
     params = _params(folder, options)
@@ -30,7 +30,13 @@ def ingest(options: argparse.Namespace) -> Result:
             f"{row['vendor']:<20} {row['domain']:<18} {row['shard']:<24} {row['start']} to {row['end']} {row['requests']:>6} requests"
             for row in plan
         )
-        return Result((*lines, f"{len(plan)} shards; nothing was fetched"), {"plan": plan})
+        budget = rate_budget(config, plan)
+        rates = tuple(
+            f"{item['vendor']:<20} about {item['requests']} requests; {item['requests_per_minute']:g} a minute are allowed: "
+            f"{item['minutes']:g} minutes or more"
+            for item in budget
+        )
+        return Result((*lines, *rates, f"{len(plan)} shards; nothing was fetched"), {"plan": plan, "budget": budget})
     with tempfile.TemporaryDirectory(prefix="quanto-ingest-") as temporary:
         scratch = _scratch(folder, Path(temporary))
         with open_executor(load_section("runtime", params["runtime"], RuntimeConfig)) as executor:

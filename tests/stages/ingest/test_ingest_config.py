@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quanto.core.errors import ConfigError
-from quanto.stages.ingest.router import plan_rows, request_for, route
+from quanto.stages.ingest.router import plan_rows, rate_budget, request_for, route
 from quanto.stages.ingest.vendors.synthetic_markets import FAMILIES
 from tests.stages.ingest.ingest_cases import REPOSITORY, config, section
 
@@ -112,3 +112,13 @@ def test_a_dry_run_estimates_the_requests_of_vendors_on_the_network() -> None:
     requests = [row["requests"] for row in plan_rows(asked, REPOSITORY) if row["vendor"] == "polygon"]
     assert len(requests) == 12
     assert all(isinstance(count, int) and count >= 1 for count in requests)
+
+
+def test_a_dry_run_tells_how_long_the_allowed_rate_takes() -> None:
+    options = {"bars": "grouped", "transport": {"requests": 5, "window_seconds": 60.0}}
+    vendors = [*section()["vendors"], {"name": "polygon", "domains": ["equity_ohlcv"], "options": options}]
+    asked = config(vendors=vendors, start="2012-01-03", end="2012-01-31", history_sessions=0)
+    # Twenty sessions, a request each: five at once, then five a minute.
+    assert rate_budget(asked, plan_rows(asked, REPOSITORY)) == [
+        {"vendor": "polygon", "requests": 20, "requests_per_minute": 5.0, "minutes": 3.0}
+    ]

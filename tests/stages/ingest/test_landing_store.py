@@ -173,3 +173,16 @@ def test_processes_that_share_a_store_agree_on_every_answer(tmp_path: Path) -> N
     assert sorted(record["sha256"] for record in records) == sorted(seen[0])
     # Every answer that lost is kept beside the one that stands.
     assert len(list((tmp_path / "requests").rglob("*.json"))) == 4 * 20
+
+
+def test_a_local_file_that_changed_is_a_recorded_restatement_even_under_one_date(tmp_path: Path) -> None:
+    def read(day: date, body: bytes) -> bytes:
+        named = {"kind": "file", "path": "own.csv", "sha256": digest_bytes(body)}
+        return store(tmp_path, day).put(named, body).body
+
+    assert [read(MONDAY, b"old"), read(MONDAY, b"old"), read(MONDAY, b"new")] == [b"old", b"old", b"new"]
+    (restated,) = store(tmp_path).restatements()
+    assert (restated.old_sha256, restated.new_sha256) == (digest_bytes(b"old"), digest_bytes(b"new"))
+    assert read(MONDAY, b"old") == b"old"
+    assert read(TUESDAY, b"newer") == b"newer"
+    assert len(list(store(tmp_path).restatements())) == 2

@@ -2,7 +2,8 @@
 
     objects/ab/abcdef...                      a body, named by its SHA-256
     requests/12/<request>/<as_of>.json        the answer to a request as of a date: request, status, headers, body
-    requests/12/<request>/<as_of>.<body>.json an answer that came second for the same date and differs: kept, not used
+    requests/12/<request>/<as_of>.<body>.json an answer that came second for the same date and differs: kept, not used;
+                                              or the answer to a request that names its body (a local file): always used
 
 The first answer that is recorded for (request, as_of) stands for ever, so an ingest is a function of its parameters
 and of the store. A body is durable before the record that names it; every file is created whole or not at all, and
@@ -36,7 +37,8 @@ REDACTED = "REDACTED"
 
 logger = logging.getLogger("quanto")
 
-# A request that names the digest of its answer is answered by any object with that digest, whatever the date.
+# A request that names the digest of its answer is answered by any object with that digest, whatever the date. Its
+# records stand together with those of other digests, so that a local file that changed is a recorded restatement.
 DIGEST_PARAMETER = "sha256"
 
 # Kinds of requests that need no network and so are answered offline as well.
@@ -93,6 +95,8 @@ class LandingStore:
         }
         content = canonical_json(record)
         if _create(self._record_path(request), content):
+            if record["restates"] is not None and DIGEST_PARAMETER in request:
+                logger.warning("%s changed since it was last read; the new bytes are used, the old ones kept", _unpinned(request))
             return _payload(json.loads(content), body)
         standing = self.find(request)
         if standing is None:
@@ -172,12 +176,17 @@ class LandingStore:
     def _restated(self, request: Mapping[str, str], sha256: str) -> dict[str, str] | None:
         # Records are named by their date, so the last name before ours is the answer that stood until now.
         folder = self._record_path(request).parent
-        names = sorted(path.name for path in folder.glob("????-??-??.json")) if folder.is_dir() else []
-        earlier = [name for name in names if name < f"{self.as_of}.json"]
-        if not earlier:
+        if not folder.is_dir():
             return None
-        old = json.loads((folder / earlier[-1]).read_bytes())
-        return None if old["sha256"] == sha256 else {"as_of": old["as_of"], "sha256": old["sha256"]}
+        if DIGEST_PARAMETER in request:  # of several bodies under one date the one that came last
+            known = [json.loads(path.read_bytes()) for path in folder.glob("????-??-??.*.json") if path.name[:10] <= self.as_of]
+            known.sort(key=lambda record: (record["as_of"], record["received_at"]))
+        else:
+            names = sorted(path.name for path in folder.glob("????-??-??.json"))
+            known = [json.loads((folder / name).read_bytes()) for name in names if name < f"{self.as_of}.json"][-1:]
+        if not known or known[-1]["sha256"] == sha256:
+            return None
+        return {"as_of": known[-1]["as_of"], "sha256": known[-1]["sha256"]}
 
     def _store(self, sha256: str, body: bytes) -> None:
         path = self._object_path(sha256)
@@ -189,7 +198,8 @@ class LandingStore:
         return self.root / "objects" / sha256[:2] / sha256
 
     def _record_path(self, request: Mapping[str, str], second: str = "") -> Path:
-        key = digest_value(request)
+        key = digest_value(_unpinned(request))
+        second = second or request.get(DIGEST_PARAMETER, "")
         name = f"{self.as_of}.{second}.json" if second else f"{self.as_of}.json"
         return self.root / "requests" / key[:2] / key / name
 
@@ -223,6 +233,10 @@ def _payload(record: Mapping[str, object], body: bytes) -> Payload:
         headers=record["headers"],  # type: ignore[arg-type]  # written by `put` as a mapping of text
         received_at=str(record["received_at"]),
     )
+
+
+def _unpinned(request: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in request.items() if name != DIGEST_PARAMETER}
 
 
 def _check_digest(request: Mapping[str, str], sha256: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,6 +11,7 @@ from quanto.core.errors import ConfigError
 from quanto.market.calendar import FIRST, next_session
 from quanto.stages.ingest.config import IngestConfig, VendorEntry
 from quanto.stages.ingest.registry import VENDORS
+from quanto.stages.ingest.transport import TransportSettings
 from quanto.stages.ingest.vendor import IngestRequest, Shard, Vendor
 
 
@@ -93,6 +94,29 @@ def plan_rows(config: IngestConfig, workspace: Path) -> list[dict[str, object]]:
             for shard in item.shards
         ]
     return rows
+
+
+def rate_budget(config: IngestConfig, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Return for each vendor on the network what its planned requests cost at the rate that its configuration allows.
+
+    `minutes` is the time that the limiter alone takes: a window's worth of requests goes at once, the next one a window
+    later. `rows` is what `plan_rows` gave.
+    """
+    budgets: list[dict[str, object]] = []
+    for entry in config.vendors:
+        transport = getattr(entry.typed_options(), "transport", None)
+        planned = sum(int(str(row["requests"])) for row in rows if row["vendor"] == entry.name)
+        if isinstance(transport, TransportSettings) and planned:
+            windows = (planned - 1) // transport.requests
+            budgets.append(
+                {
+                    "vendor": entry.name,
+                    "requests": planned,
+                    "requests_per_minute": round(transport.requests * 60.0 / transport.window_seconds, 3),
+                    "minutes": round(windows * transport.window_seconds / 60.0, 1),
+                }
+            )
+    return budgets
 
 
 def _refuse_repeated_keys(vendor: str, domain: str, shards: Iterable[Shard]) -> None:

@@ -14,6 +14,7 @@ from fakes.landing import MemoryLanding
 from quanto.core.config import load_section
 from quanto.core.errors import ConfigError, VendorError
 from quanto.stages.ingest.errors import ContractError, NotFoundError, TruncatedError
+from quanto.stages.ingest.landing import LandingStore
 from quanto.stages.ingest.vendor import IngestRequest, Parsed
 from quanto.stages.ingest.vendors.files import FileOptions, FileVendor
 
@@ -156,3 +157,16 @@ def test_a_missing_file_names_its_path(tmp_path: Path) -> None:
 def test_a_contradictory_layout_is_refused_at_load(tmp_path: Path, options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         vendor(tmp_path, **options)
+
+
+def test_a_changed_file_is_read_anew_and_its_request_names_its_bytes(tmp_path: Path) -> None:
+    own, landing = vendor(tmp_path), LandingStore(tmp_path / "landing", date(2026, 1, 12))
+    (shard,) = own.plan(IngestRequest("equity_ohlcv", ("ZZZ",), date(2026, 1, 2), date(2026, 1, 9), date(2026, 1, 12)))
+    closes = []
+    for close in ("50.5", "50.6"):
+        (tmp_path / "ZZZ.csv").write_text(CSV.replace("50.5", close))
+        payloads = own.fetch(shard, landing)
+        assert payloads[0].request["sha256"] == payloads[0].sha256
+        closes.append(own.parse(shard, payloads).table["close"].to_pylist()[0])
+    assert closes == [50.5, 50.6]
+    assert len(list(landing.restatements())) == 1

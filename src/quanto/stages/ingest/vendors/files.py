@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from quanto.core.config import Section
+from quanto.core.digest import digest_bytes
 from quanto.market.schema import DOMAINS, RAW
 from quanto.stages.ingest.errors import ContractError, NotFoundError, TruncatedError, UndecodableError
 from quanto.stages.ingest.http_vendor import as_of, shard_of
@@ -102,7 +103,8 @@ class FileVendor:
             raise NotFoundError(f"{self.name}: there is no file {path}; {shard.key} stays without rows") from None
         except OSError as error:
             raise UndecodableError(f"{self.name}: {path} cannot be read: {error}") from error
-        return (landing.put({"kind": "file", "vendor": self.name, "path": path}, body),)
+        # Named by its bytes as well: a file that changed is another request, so the old bytes never stand for the new.
+        return (landing.put({"kind": "file", "vendor": self.name, "path": path, "sha256": digest_bytes(body)}, body),)
 
     def parse(self, shard: Shard, payloads: Sequence[Payload]) -> Parsed:
         return join(shard.domain, [self._parse(shard, payload) for payload in payloads])

@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from pydantic import Field, model_validator
 
 from quanto.core.config import Section
+from quanto.core.digest import digest_bytes
 from quanto.core.rng import generator
 from quanto.market.calendar import as_date, sessions_between
 from quanto.market.minutes import RAW_MINUTES
@@ -111,6 +112,8 @@ class FlatFileVendor:
             if found is not None:
                 return (found,)
         body, status, headers = self._retried(lambda: self._read(path, shard))
+        if not self._remote and status != GONE:
+            request["sha256"] = digest_bytes(body)  # a file of ours may change at any time: then it is another request
         return (landing.put(request, body, status, headers),)
 
     def parse(self, shard: Shard, payloads: Sequence[Payload]) -> Parsed:
