@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 from quanto.core.digest import digest_tree
 from quanto.core.store import read_table
 from quanto.market.schema import RAW
-from quanto.stages.canonical import tasks
+from quanto.stages.canonical import memo, tasks
 from tests.stages.canonical.vendor_tables import Market, build, canonical_config, put, raw_actions, raw_bars, true_market
 
 
@@ -148,3 +152,72 @@ def test_appended_sessions_touch_the_last_partition_only(tmp_path: Path, built: 
     build(tmp_path)
     assert built == ["2013"]
     assert digest_tree(tmp_path / "data/canonical") == rebuilt(tmp_path, monkeypatch, tmp_path)
+
+
+def aged(folder: Path, hours: float, size: int = 1000) -> Path:
+    """Make a memo entry that was used some hours ago."""
+    folder.mkdir(parents=True)
+    (folder / "facts").write_bytes(bytes(size))
+    then = time.time() - hours * 3600
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_the_memo_forgets_what_was_not_used_for_longest_and_no_more_than_it_must(tmp_path: Path) -> None:
+    entries = [aged(tmp_path / f"{hours:02d}", hours) for hours in (0, 10, 20, 30)]
+    assert memo.prune(tmp_path, most_bytes=2500) == 2
+    assert [entry.exists() for entry in entries] == [True, True, False, False]
+    assert memo.prune(tmp_path, most_bytes=2500) == 0
+
+
+def test_the_memo_keeps_what_another_build_may_be_using_whatever_its_size(tmp_path: Path) -> None:
+    entries = [aged(tmp_path / f"{hours:02d}", hours) for hours in (0, 1, 2)]
+    assert memo.prune(tmp_path, most_bytes=0) == 0
+    assert all(entry.exists() for entry in entries)
+
+
+def test_what_killed_runs_left_in_the_memo_goes(tmp_path: Path) -> None:
+    aged(tmp_path / "whole", 0)
+    left = [aged(tmp_path / ".abc.tmp", 30), aged(tmp_path / ".gone.xyz.1", 30)]
+    fresh = aged(tmp_path / ".def.tmp", 1)
+    assert memo.prune(tmp_path) == 2
+    assert [path.exists() for path in (*left, fresh)] == [False, False, True]
+
+
+def test_a_use_renews_an_entry(tmp_path: Path, market: Market, built: list[str]) -> None:
+    write(tmp_path, market)
+    build(tmp_path)
+    folder = tmp_path / "root/memo/canonical"
+    for entry in folder.iterdir():
+        os.utime(entry, (0, 0))
+    other = aged(folder / "other", 24)
+    build(tmp_path)
+    assert memo.prune(folder, most_bytes=0) == 1
+    assert not other.exists()
+    built.clear()
+    build(tmp_path)
+    assert built == []
+
+
+def test_builds_beside_a_prune_give_the_same_bytes(tmp_path: Path, market: Market, built: list[str]) -> None:
+    write(tmp_path, market)
+    build(tmp_path)
+    whole = digest_tree(tmp_path / "data/canonical")
+    folder, stop = tmp_path / "root/memo/canonical", threading.Event()
+
+    def prune_all() -> None:
+        while not stop.is_set():
+            for entry in folder.glob("[0-9a-f]*"):
+                with suppress(FileNotFoundError):
+                    os.utime(entry, (0, 0))
+            memo.prune(folder, most_bytes=0)
+
+    other = threading.Thread(target=prune_all)
+    other.start()
+    try:
+        for _ in range(3):
+            build(tmp_path)
+            assert digest_tree(tmp_path / "data/canonical") == whole
+    finally:
+        stop.set()
+        other.join()

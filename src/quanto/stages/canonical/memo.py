@@ -2,7 +2,7 @@
 
 An entry lies under `<data root>/memo/canonical/<key>/`: `rows.parquet`, and `facts` with its digest before its content
 (counts, overlaps, details). Both are held to their digests before use; a damaged entry is computed anew. Deleting the
-folder loses nothing but time.
+folder loses nothing but time. After a build the entries that were not used for longest go, until the rest fits a bound.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
 from importlib.metadata import version
@@ -24,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from quanto.core.digest import canonical_json, digest_bytes, digest_file, digest_tree, digest_value
-from quanto.core.store import table_digest, write_bytes, write_table
+from quanto.core.store import data_root, table_digest, write_bytes, write_table
 from quanto.market import schema
 from quanto.market.schema import CANONICAL, QUARANTINE
 from quanto.stages.canonical.axes import Partition
@@ -35,7 +36,16 @@ from quanto.stages.canonical.verdicts import YearOverlap
 
 # Settings that no partition's result depends on.
 _WITHOUT = ("max_missing", "max_disagreement", "partition_rows", "start_date", "end_date", "implied_actions", "match_sessions")
+# The memo may grow to this; a build's own entries are kept even where they alone are more.
+MOST_BYTES = 20 * 1024**3
+# Entries used within the last hours may be another build's that runs at the same time.
+IN_USE_SECONDS = 6 * 3600
 _OVERLAP = ("valid", "compared", "agreed", "first", "last")
+
+
+def memo_folder() -> Path:
+    """Return where the memo lies: it outlives checkouts, and all of them share it."""
+    return data_root() / "memo/canonical"
 
 
 @lru_cache(maxsize=1)
@@ -84,6 +94,7 @@ def recall(root: Path, key: str, target: Path) -> BarsPart | None:
             if digest_file(entry / "rows.parquet") != facts["sha256"]:
                 return None
             _link(entry / "rows.parquet", target)
+        os.utime(entry)  # used now: `prune` takes the others first
     except (OSError, ValueError):
         # Unknown, or cut short by a kill or a full disk: computing it anew is always right.
         return None
@@ -107,6 +118,44 @@ def remember(root: Path, key: str, part: BarsPart, target: Path) -> None:
         # Another worker kept the same partition meanwhile: equal work, equal bytes.
         if not (root / key).is_dir():
             raise
+
+
+def prune(root: Path, most_bytes: int = MOST_BYTES, in_use_seconds: float = IN_USE_SECONDS) -> int:
+    """Remove the entries that were not used for longest until the memo has at most `most_bytes`; return how many went.
+
+    Entries (and what killed runs left) that were touched within `in_use_seconds` stay. Safe beside other builds: an
+    entry disappears at once, by a rename, and a build that just looked at it computes it anew.
+    """
+    now = time.time()
+    entries = sorted((_entry(path, now) for path in root.glob("*")), key=lambda item: (item.used, item.path.name))
+    held, gone = sum(item.size for item in entries), 0
+    for item in entries:
+        stray = item.path.name.startswith(".")
+        if now - item.used < in_use_seconds or (held <= most_bytes and not stray):
+            continue
+        trash = root / f".gone.{item.path.name}.{os.getpid()}"
+        try:
+            item.path.rename(trash)
+        except OSError:
+            continue  # another build was faster
+        shutil.rmtree(trash, ignore_errors=True)
+        held, gone = held - item.size, gone + 1
+    return gone
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    used: float
+    size: int
+
+
+def _entry(path: Path, now: float) -> _Entry:
+    try:
+        return _Entry(path, path.stat().st_mtime, sum(file.stat().st_size for file in path.iterdir()))
+    except OSError:
+        # Another build writes or removes it at this moment.
+        return _Entry(path, now, 0)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ from quanto.market.schema import CANONICAL, DOMAINS
 from quanto.stages.canonical.build import Context
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.lineage import sort_quarantine
+from quanto.stages.canonical.memo import memo_folder, prune
 from quanto.stages.canonical.minute_tasks import build_all_minutes
 from quanto.stages.canonical.page import quality_page
 from quanto.stages.canonical.quality import Quality, csv_bytes, quality_of
@@ -84,6 +85,7 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
     _write_report(workspace / "reports/canonical", quality)
     shutil.rmtree(target, ignore_errors=True)
     building.rename(target)
+    prune(memo_folder())
 
 
 def _write_report(folder: Path, quality: Quality) -> None:

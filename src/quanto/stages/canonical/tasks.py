@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from quanto.core.config import load_section
 from quanto.core.errors import MissingDataError
-from quanto.core.store import data_root, write_table
+from quanto.core.store import write_table
 from quanto.market.corporate_actions import SplitHistory
 from quanto.market.schema import CANONICAL, DATE_COLUMN
 from quanto.stages.canonical.actions import Action, ActionsResult, reconcile_actions
@@ -26,7 +26,7 @@ from quanto.stages.canonical.choice import Verdicts
 from quanto.stages.canonical.config import CanonicalConfig, Identity, Membership
 from quanto.stages.canonical.disagreement import ActionDays, action_days
 from quanto.stages.canonical.implied import COLUMNS, Refusal, dividends_in_total_basis, implied_events
-from quanto.stages.canonical.memo import code_digest, partition_key, recall, remember
+from quanto.stages.canonical.memo import code_digest, memo_folder, partition_key, recall, remember
 from quanto.stages.canonical.raw import Outline, RawFile, distinct, has_values, outline, read_all, read_columns, read_slice
 from quanto.stages.canonical.rows import RowsResult, reconcile_rows
 from quanto.stages.canonical.verdicts import assumed_verdicts, judge
@@ -82,7 +82,7 @@ def build_all_bars(
     partitions = plan_partitions(rows_in_window(outlines, config.start_date, config.end_date), config.partition_rows)
     partitions = tuple(clip(partition, config.start_date, config.end_date) for partition in partitions)
     verdicts = assumed_verdicts([_entities(item.symbols, config.sources.identity) for item in outlines])
-    memo, code = data_root() / "memo/canonical", code_digest()
+    memo, code = memo_folder(), code_digest()
     tasks = [BarsTask(partition, tuple(files), verdicts, context, folder, memo, code) for partition in partitions]
     parts = list(executor.map(build_partition, tasks))
     final = judge([part.measured for part in parts], config.fallback)
