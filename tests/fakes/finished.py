@@ -123,7 +123,7 @@ def _reports(sharpe: float, edge: str, symbol: str) -> dict[str, Any]:
             "coverage": {"equity_ohlcv": {symbol: {"wanted": 8, "covered": 7, "gaps": [{"first": SESSIONS[3], "last": SESSIONS[3]}]}}},
         },
         "features/features.json": {
-            "columns": {"return_1": {"formula": "ln(close(t) / close(t-1))", "coverage": 0.9, "drift": {"stability_index": 0.3}}},
+            "columns": {"return_1": {"formula": "ln(close(t) / close(t-1))", "coverage": 0.9, **_shape()}},
             "correlation": {"names": ["return_1"], "matrix": [[1.0]]},
         },
         "features/leak_proof.json": {**comparison, "columns": {"return_1": comparison}},
@@ -143,6 +143,11 @@ def _reports(sharpe: float, edge: str, symbol: str) -> dict[str, Any]:
     }
 
 
+def _shape() -> dict[str, Any]:
+    quantiles = {"0.01": -0.05, "0.25": -0.01, "0.5": 0.0, "0.75": 0.01, "0.99": 0.05}
+    return {"mean": 0.001, "std": 0.02, "quantiles": quantiles, "drift": {"stability_index": 0.3, "mean_shift": 0.4}}
+
+
 def _tables(folder: Path, symbol: str) -> None:
     wide = pd.DataFrame({"session": SESSIONS, **{book: [1.0 + 0.01 * index for index in range(8)] for book in BOOKS}})
     for name in ("equity", "drawdown", "exposure"):
@@ -151,6 +156,7 @@ def _tables(folder: Path, symbol: str) -> None:
     write_bytes(folder / "reports/evaluation/regimes.csv", pd.DataFrame({**bars, "book": "candidate"}).to_csv(index=False).encode())
     held = pd.DataFrame({"session": SESSIONS, "symbol": symbol, "weight": 0.5})
     write_bytes(folder / "reports/evaluation/weights.csv", held.to_csv(index=False).encode())
+    write_bytes(folder / "reports/canonical/quality.html", b"<!doctype html><h1>Quality of the canonical data</h1><p class='good'>kept</p>")
     curves = pd.DataFrame(
         {
             "seed": [0, 0, 1, 1],

@@ -154,3 +154,25 @@ def test_a_metric_takes_the_form_of_its_name() -> None:
     assert metric("annual_return", 0.1234).text == "12.3%"
     assert metric("sharpe_difference", 0.5).text == "+0.50"
     assert metric("unknown_metric", 0.126).text == "0.13"
+
+
+def test_the_canonical_stages_own_page_is_inside_and_can_run_nothing(finished: Path) -> None:
+    (finished / "reports/canonical/quality.html").write_text("<h1 title=\"own\">Own page</h1><script>fetch('https://example.org')</script>")
+    text = render(Revision(finished, None, "workspace")).decode()
+    frame = re.findall(r"<iframe[^>]*>", text)
+    assert len(frame) == 1
+    assert " sandbox " in frame[0]
+    assert "&lt;script&gt;" in frame[0]
+    assert "Own page" in frame[0]
+
+
+def test_features_show_distribution_drift_and_correlation(finished: Path) -> None:
+    text = page_of(finished).text
+    for title in ("Distribution of the columns", "Drift of the columns", "Feature correlation"):
+        assert title in text
+
+
+def test_a_column_without_numbers_is_left_out_of_the_pictures(finished: Path) -> None:
+    bare = {"formula": "nothing", "coverage": 0.0, "std": None, "mean": None, "quantiles": {}, "drift": {"stability_index": None}}
+    edit_json(finished / "reports/features/features.json", columns={"empty": bare})
+    assert "Distribution of the columns" in page_of(finished).text

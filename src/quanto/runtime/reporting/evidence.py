@@ -61,6 +61,7 @@ def data(files: Files) -> Section:
             Table(("quarantined", "rows"), tuple(_reasons(report.get("quarantine", []))), "Quarantine"),
             Table(("fault",), tuple((Cell(text_of(item)),) for item in report.get("faults", [])), "Faults", prose=True),
         ),
+        page=("The canonical stage's own page: where every row went, how often vendors differ, the largest differences", files.quality),
     )
 
 
@@ -155,7 +156,6 @@ def features(files: Files) -> Section:
         ),
         "Drift is the population stability index from train to test window: above 0.25 the column moved.",
     )
-    matrix = report.get("correlation", {})
     eligible = tuple((Cell(name), number(share, ".1%")) for name, share in report.get("eligible_share", {}).items())
     return Section(
         "features",
@@ -165,8 +165,16 @@ def features(files: Files) -> Section:
             Table(("column", "formula", "known", "coverage", "drift (PSI)", "comparisons", "proof"), tuple(rows), prose=True),
             Table(("name", "share of sessions that it may be traded"), eligible),
         ),
-        (figures.heatmap(matrix["names"], matrix["matrix"]),) if matrix.get("names") else (),
+        tuple(_feature_pictures(report.get("columns", {}), report.get("correlation", {}))),
     )
+
+
+def _feature_pictures(columns: Mapping[str, Any], correlation: Mapping[str, Any]) -> Iterator[Picture]:
+    if columns:
+        yield figures.distributions(columns)
+        yield figures.drift_bars(columns)
+    if correlation.get("names"):
+        yield figures.heatmap(correlation["names"], correlation["matrix"])
 
 
 def shadow(files: Files) -> Section:

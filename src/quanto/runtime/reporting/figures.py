@@ -17,6 +17,9 @@ MUTED = "#8b949e"
 GRID = "rgba(128, 128, 128, 0.18)"
 BAND = "rgba(239, 68, 68, 0.13)"
 HEIGHT = 360
+BOX = ("0.01", "0.25", "0.5", "0.75", "0.99")
+# The usual reading of the population stability index (Siddiqi 2006): below 0.1 stable, above 0.25 moved.
+PSI_WATCH, PSI_MOVED = 0.1, 0.25
 # What the columns of the training curves are called, and the form of their axis where they are fractions.
 CURVES = {
     "reward_growth": "reward per session",
@@ -117,6 +120,60 @@ def heatmap(names: Sequence[str], matrix: Sequence[Sequence[float | None]]) -> P
     figure = go.Figure(go.Heatmap(x=labels, y=labels, z=matrix, zmin=-1, zmax=1, colorscale="RdBu", reversescale=True))
     figure.update_xaxes(tickangle=-60)
     return Picture("Feature correlation", "Correlation of the feature columns over the train window.", style(figure, height=560))
+
+
+def distributions(columns: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """Return one box per feature column, in its own deviations from its mean, with where the test window's mean moved to.
+
+    Whiskers are the quantiles 1 and 99 %; a column without numbers or without spread is left out.
+    """
+    figure = go.Figure()
+    shown = {
+        name: item
+        for name, item in columns.items()
+        if item.get("std") and all(item.get("quantiles", {}).get(key) is not None for key in BOX)
+    }
+    scaled = {name: [(item["quantiles"][key] - item["mean"]) / item["std"] for key in BOX] for name, item in shown.items()}
+    low, first, middle, third, high = (list(values) for values in zip(*scaled.values(), strict=True)) if scaled else ([],) * 5
+    names = [pretty(name) for name in shown]
+    box = {"lowerfence": low, "q1": first, "median": middle, "q3": third, "upperfence": high}
+    figure.add_trace(go.Box(y=names, **box, orientation="h", name="all sessions", marker_color=COLOURS[0], line_width=1.2))
+    moved = [item.get("drift", {}).get("mean_shift") for item in shown.values()]
+    figure.add_trace(
+        go.Scatter(
+            x=moved,
+            y=names,
+            mode="markers",
+            name="mean in test less mean in train (train deviations)",
+            marker={"color": COLOURS[1], "symbol": "diamond", "size": 8},
+        )
+    )
+    figure.update_xaxes(title="standard deviations of the column")
+    figure.update_yaxes(autorange="reversed")
+    caption = "Quantiles 1, 25, 50, 75, 99 %; a diamond far from 0 is a column whose level moved between train and test."
+    return Picture("Distribution of the columns", caption, row_per_name(figure, len(names)))
+
+
+def drift_bars(columns: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """Return the drift of each feature column as a bar, with the limits that are usual for it."""
+    drifts = {name: item.get("drift", {}).get("stability_index") for name, item in columns.items()}
+    known = {pretty(name): value for name, value in drifts.items() if value is not None}
+    colours = [COLOURS[4] if value > PSI_MOVED else COLOURS[1] if value > PSI_WATCH else COLOURS[2] for value in known.values()]
+    figure = go.Figure(go.Bar(x=list(known.values()), y=list(known), orientation="h", marker_color=colours))
+    for limit in (PSI_WATCH, PSI_MOVED):
+        figure.add_vline(x=limit, line={"color": MUTED, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="population stability index")
+    figure.update_yaxes(autorange="reversed")
+    caption = f"Train to test window; dotted: {PSI_WATCH} (look) and {PSI_MOVED} (moved)."
+    return Picture("Drift of the columns", caption, row_per_name(figure, len(known)))
+
+
+def row_per_name(figure: go.Figure, names: int) -> go.Figure:
+    """Return a figure with a name per row in the house style, high enough for all of them to be read."""
+    styled = style(figure, height=96 + 24 * names)
+    styled.update_layout(hovermode="closest")
+    styled.update_yaxes(dtick=1)
+    return styled
 
 
 def style(figure: go.Figure, height: int = HEIGHT) -> go.Figure:

@@ -32,6 +32,7 @@ SERIES = {
     "exposure": "reports/evaluation/exposure.csv",
 }
 CURVES = "reports/training/curves.csv"
+QUALITY = "reports/canonical/quality.html"
 PARQUET = {
     "returns": "reports/evaluation/returns.parquet",
     "weights": "reports/evaluation/weights.parquet",
@@ -41,11 +42,12 @@ PARQUET = {
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one revision; a JSON file that it lacks is an empty mapping."""
+    """The files of one revision; a JSON file that it lacks is an empty mapping, `quality` the canonical stage's own page."""
 
     revision: Revision
     json: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    quality: str = ""
 
 
 def read_files(revision: Revision) -> Files:
@@ -63,7 +65,8 @@ def read_files(revision: Revision) -> Files:
     for name, path in PARQUET.items():
         if name != "shadow" or revision.exists(JSON_FILES["shadow"]):
             tables[name] = pd.read_parquet(io.BytesIO(revision.open_tracked(path)))
-    return Files(revision, {name: read_mapping(revision, path) for name, path in JSON_FILES.items()}, tables)
+    quality = revision.open_tracked(QUALITY).decode()
+    return Files(revision, {name: read_mapping(revision, path) for name, path in JSON_FILES.items()}, tables, quality)
 
 
 def read_mapping(revision: Revision, path: str) -> Mapping[str, Any]:

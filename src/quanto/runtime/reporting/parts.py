@@ -87,7 +87,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Section:
-    """One section: a title, cards, sentences, tables, pictures and commands; `anchor` names it in links."""
+    """One section: a title, cards, sentences, tables, pictures and commands; `anchor` names it in links.
+
+    `page` is the title and the HTML of a page that another stage wrote; it is shown in a frame that runs no script.
+    """
 
     anchor: str
     title: str
@@ -97,6 +100,7 @@ class Section:
     cards: tuple[Card, ...] = ()
     warnings: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    page: tuple[str, str] = ("", "")
 
 
 def number(value: object, form: str = "") -> Cell:
