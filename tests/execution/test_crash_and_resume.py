@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,22 @@ def test_a_torn_last_line_is_repaired_and_the_run_ends_the_same(tmp_path: Path) 
         path.write_bytes(whole[:size])
         run(path, setup)
         assert path.read_bytes() == whole, f"torn at byte {size}"
+
+
+def test_each_session_is_durable_before_its_first_order_and_after_its_last_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(2, sessions=12, symbols=3, quiet=True)
+    world.wishes[:] = [[0.6, 0.2, 0.1], [0.1, 0.2, 0.6]] * 6
+    path = tmp_path / "j.jsonl"
+    marks: list[str] = []
+
+    def fsync(_descriptor: int) -> None:
+        last = path.read_bytes().splitlines()[-1:] if path.exists() else []
+        marks.append(str(json.loads(last[0])["body"]["kind"]) if last else "")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    run(path, (world, Plan(2, 12, 1e6), terms(), sim_config()))
+    assert marks.count("orders") == 10, "once a session, before the sales leave; before the purchases where nothing is sold"
+    assert marks.count("end") == 10
 
 
 @pytest.mark.acceptance

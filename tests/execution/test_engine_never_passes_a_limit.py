@@ -57,6 +57,7 @@ class Wrapped:
     """The simulated broker, which can be made to fail or lie."""
 
     name = "sim"
+    real_time = True
 
     def __init__(self, inner: SimBroker) -> None:
         self.inner = inner

@@ -110,13 +110,30 @@ def test_a_journal_cut_at_a_line_is_found_by_its_recorded_head(tmp_path: Path) -
         list(read_journal(tmp_path / "j.jsonl", journal.head))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), [None, {"deep": float("nan")}], object(), {1, 2}, 2**70])
 def test_what_json_has_not_is_refused_and_not_written(tmp_path: Path, value: object) -> None:
     with Journal(tmp_path / "j.jsonl") as journal:
         with pytest.raises(ExecutionError, match="'odd'"):
             journal.append({"kind": "odd", "value": value})
         assert journal.count == 0
     assert (tmp_path / "j.jsonl").read_bytes() == b""
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers(-(2**63), 2**63 - 1) | st.text(), lambda inner: st.lists(inner, max_size=4)
+    )
+)
+@settings(deadline=None, max_examples=150)
+def test_an_event_is_read_back_exactly_or_refused(value: object) -> None:
+    try:
+        expected = json.loads(json.dumps(value, allow_nan=False).encode("utf-8", "surrogatepass"))
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
+        with pytest.raises(ExecutionError, match="'odd'"):
+            encode({"kind": "odd", "value": value})
+    else:
+        assert json.loads(encode({"kind": "odd", "value": value})) == {"kind": "odd", "value": expected}
 
 
 def test_sync_makes_the_lines_readable_and_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

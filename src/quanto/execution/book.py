@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from quanto.core.errors import ExecutionError
-from quanto.execution.orders import FINAL, Event, Order, Side, Status, advance, fill, next_status
+from quanto.execution.orders import FINAL, Event, Order, Status, advance, fill, next_status
 
 # An event as it stands in the journal: JSON values by name.
 Entry: TypeAlias = dict[str, Any]
+
+_EVENTS = {event.value: event for event in Event}
 
 # What remains of a position below this fraction of the traded quantity is rounding.
 SHARE_DUST = 1e-9
@@ -162,13 +164,13 @@ def _orders(book: Book, event: Entry) -> None:
 def _order(book: Book, event: Entry, at: datetime) -> None:
     passed = event["quantity"] > 0
     order = Order(
-        client_order_id=event["id"],
-        symbol=event["symbol"],
-        side=cast("Side", event["side"]),
-        quantity=event["quantity"] if passed else event["asked"],
-        reference_price=event["reference"] if event["reference"] is not None else float("nan"),
-        limit_price=event["limit"],
-        status=next_status(Status.NEW, Event.SUBMIT if passed else Event.DENY),
+        event["id"],
+        event["symbol"],
+        event["side"],
+        event["quantity"] if passed else event["asked"],
+        event["reference"] if event["reference"] is not None else float("nan"),
+        event["limit"],
+        next_status(Status.NEW, Event.SUBMIT if passed else Event.DENY),
     )
     book.orders[order.client_order_id] = order
     if passed:
@@ -183,7 +185,7 @@ def _updates(book: Book, event: Entry) -> None:
 
 def _update(book: Book, event: Entry) -> None:
     broker_id = event.get("broker_id", "")
-    book.orders[event["id"]] = advance(book.orders[event["id"]], Event(event["event"]), broker_id)
+    book.orders[event["id"]] = advance(book.orders[event["id"]], _EVENTS[event["event"]], broker_id)
     if broker_id:
         book.names[broker_id] = event["id"]
 

@@ -76,6 +76,11 @@ class Broker(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def real_time(self) -> bool:
+        """Whether an order leaves this process: what was decided must then be durable before each batch of orders."""
+        ...
+
     def open_session(self, session: date) -> None:
         """Be ready to trade the session: corporate actions of its open are in the account when this returns."""
         ...

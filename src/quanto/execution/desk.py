@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,17 @@ class Terms:
     risk: RiskPolicy
 
 
+class _Morning(NamedTuple):
+    """What a snapshot takes from the feed, one value per symbol."""
+
+    t: int
+    reference: list[float]
+    price_age: list[float]
+    adv_usd: list[float]
+    beta: list[float]
+    impact: list[float]
+
+
 SIDES: tuple[Side, Side] = ("sell", "buy")
 
 
@@ -58,6 +71,7 @@ class Desk:
         self._experiment = experiment
         self._policy_age = policy_age
         self._columns = {symbol: index for index, symbol in enumerate(feed.symbols)}
+        self._known: _Morning | None = None
 
     def trade(self, t: int, side: Side) -> None:
         """Judge and journal the orders of one side, make them durable, send them, and see them to their end."""
@@ -66,10 +80,16 @@ class Desk:
         compiled = [] if self._all_made(side) else self._compile(t, side)
         if compiled or made:
             self._judge_all([order for order in compiled if order.client_order_id not in made], t)
-            self._recorder.sync()
+            # A simulated broker takes the session's orders from the journal again; a real one has seen them leave.
+            if self._broker.real_time or not self._sent_before(side):
+                self._recorder.sync()
             self._send(side)
             if not self._recorder.book.halted:  # a halt leaves what was not sent to `wind_down`
                 self._collect(t, side)
+
+    def _sent_before(self, side: Side) -> bool:
+        """Return whether the session's sales went before this side, and with them a sync."""
+        return side == "buy" and any(order.side == "sell" for order in self._recorder.book.orders.values())
 
     def _all_made(self, side: Side) -> bool:
         """Return whether every order of this side was made: one has left, or the session has gone on to purchases."""
@@ -110,11 +130,10 @@ class Desk:
         return book.cash + spent - unsettled
 
     def _snapshot(self, t: int) -> Snapshot:
-        feed, book, terms = self._feed, self._recorder.book, self._terms
-        reference = np.where(feed.close[t] > 0, feed.close[t] / feed.split[t + 1], np.nan)
-        price, nav_now, reduce_only = reference, book.nav, book.reduce_only
+        feed, book, terms, known = self._feed, self._recorder.book, self._terms, self._morning(t)
+        price, nav_now = known.reference, book.nav
         if book.quote is not None:
-            price = np.array([math.nan if value is None else value for value in (book.quote["prices"][symbol] for symbol in feed.symbols)])
+            price = [math.nan if value is None else value for value in (book.quote["prices"][symbol] for symbol in feed.symbols)]
             nav_now = book.quote["nav"]
         open_side = {"buy": [0.0] * len(feed.symbols), "sell": [0.0] * len(feed.symbols)}
         for order in book.open_orders():
@@ -122,11 +141,11 @@ class Desk:
         unsettled = 0.0 if terms.rules.unsettled_proceeds == "usable" else book.proceeds
         return Snapshot(
             symbols=self._columns,
-            reference=reference.tolist(),
-            price=price.tolist(),
-            price_age=feed.price_age[t].tolist(),
-            adv_usd=feed.adv_usd[t].tolist(),
-            beta=feed.beta[t].tolist(),
+            reference=known.reference,
+            price=price,
+            price_age=known.price_age,
+            adv_usd=known.adv_usd,
+            beta=known.beta,
             shares=share_vector(self._columns, book.shares).tolist(),
             open_purchases=open_side["buy"],
             open_sales=open_side["sell"],
@@ -136,13 +155,22 @@ class Desk:
             traded_usd=book.traded,
             slippage=terms.rules.worst_case_slippage_bps * BPS,
             linear_cost=float(feed.linear_cost[t + 1]),
-            impact=feed.impact[t + 1].tolist(),
+            impact=known.impact,
             orders_last_minute=self._passed_last_minute(),
             missing_share=float(feed.missing_share[t]),
             policy_age_sessions=float(self._policy_age[t]),
-            reduce_only=reduce_only,
+            reduce_only=book.reduce_only,
             halted=bool(book.halted),
         ).summed()
+
+    def _morning(self, t: int) -> _Morning:
+        """Return what is known of each symbol when session t+1 is traded: the same for both sides."""
+        if self._known is None or self._known.t != t:
+            feed, close = self._feed, self._feed.close[t]
+            reference = np.where(close > 0, close / feed.split[t + 1], np.nan)
+            rows = (feed.price_age[t], feed.adv_usd[t], feed.beta[t], feed.impact[t + 1])
+            self._known = _Morning(t, reference.tolist(), *(row.tolist() for row in rows))
+        return self._known
 
     def _judge_all(self, orders: list[Order], t: int) -> None:
         """Journal the verdict on every order, each judged with those before it open."""
@@ -168,8 +196,8 @@ class Desk:
         recorder.emit({"kind": "orders", "rows": rows})
 
     def _passed_last_minute(self) -> int:
-        since = self._recorder.clock.now() - timedelta(seconds=60)
-        return sum(moment > since for moment in self._recorder.book.passed_at)
+        passed = self._recorder.book.passed_at
+        return len(passed) - bisect_right(passed, self._recorder.clock.now() - timedelta(seconds=60))
 
     def _send(self, side: Side) -> None:
         """Send what was not sent; what the broker said is journalled even where its next answer never comes."""
@@ -251,8 +279,15 @@ class Desk:
                 fault = f"the broker filled {what}, {fault or 'which no order of this journal asked for'}"
                 break
             taken[order.client_order_id] = taken.get(order.client_order_id, 0.0) + execution.quantity
-            rows.append({"id": order.client_order_id, "fill_id": execution.fill_id})
-            rows[-1] |= {"quantity": execution.quantity, "price": execution.price, "fee": execution.fee}
+            rows.append(
+                {
+                    "id": order.client_order_id,
+                    "fill_id": execution.fill_id,
+                    "quantity": execution.quantity,
+                    "price": execution.price,
+                    "fee": execution.fee,
+                }
+            )
             breaches += fill_breaches(order.side, execution.price, order.reference_price, self._terms.risk, order.symbol)
         if rows:
             self._recorder.emit_checked({"kind": "fills", "rows": rows}, breaches)

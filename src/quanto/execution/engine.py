@@ -161,8 +161,8 @@ class SessionEngine:
         book, session = self.book, self._feed.day(t).isoformat()
         if book.marked >= session:
             return
-        close = self._feed.close[t]
-        values = {symbol: shares * float(close[self._columns[symbol]]) for symbol, shares in sorted(book.shares.items())}
+        close = self._feed.close[t].tolist()
+        values = {symbol: shares * close[self._columns[symbol]] for symbol, shares in sorted(book.shares.items())}
         nav = book.cash + sum(values.values())
         previous, peak = (book.nav, max(book.limit_peak, nav)) if book.marked else (nav, nav)
         breaches = account_breaches(nav, previous, peak, self._terms.risk)
@@ -285,6 +285,9 @@ def account_faults(account: BrokerAccount, book: Book, columns: Mapping[str, int
     reference
         Shape (n_symbols,): prices at which a break is valued, USD.
     """
+    same = account.cash == book.cash and account.positions == book.shares and columns.keys() >= account.positions.keys()
+    if same and not account.blocked and book.nav > 0:
+        return []
     faults = [f"the account is blocked: {account.blocked}"] if account.blocked else []
     difference = account.cash - book.cash
     if not abs(difference) <= risk.cash_tolerance_usd:

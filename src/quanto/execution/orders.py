@@ -204,7 +204,7 @@ def advance(order: Order, event: Event, broker_order_id: str = "") -> Order:
         raise ExecutionError(f"order {order.client_order_id}: {error}") from None
     if event in (Event.REFUSE_CANCEL, Event.REFUSE_REPLACE) and order.filled > 0:
         status = Status.PARTIALLY_FILLED  # it goes back to where it stood
-    return order._replace(status=status, broker_order_id=broker_order_id or order.broker_order_id)
+    return Order(*order[:6], status, *order[7:10], broker_order_id or order.broker_order_id, order.replaced_by)
 
 
 def fill(order: Order, quantity: float, price: float, fee: float = 0.0) -> Order:
@@ -228,7 +228,7 @@ def fill(order: Order, quantity: float, price: float, fee: float = 0.0) -> Order
         status = next_status(order.status, event)
     except ExecutionError as error:
         raise ExecutionError(f"order {order.client_order_id}: {error}") from None
-    return order._replace(status=status, filled=total, notional=order.notional + quantity * price, fees=order.fees + fee)
+    return Order(*order[:6], status, total, order.notional + quantity * price, order.fees + fee, *order[10:])
 
 
 def client_order_id(experiment: str, session: date, symbol: str, side: Side, sequence: int) -> str:

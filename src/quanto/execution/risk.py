@@ -217,70 +217,66 @@ def judge(order: Order, snapshot: Snapshot, policy: RiskPolicy, known_ids: Colle
 def all_pass(orders: Sequence[Order], snapshot: Snapshot, policy: RiskPolicy, known_ids: Collection[str] = ()) -> bool:
     """Return True where it is sure that every order of one side passes whole, each judged with those before it open.
 
-    All orders are measured at once. False decides nothing: then `judge` looks at one order after the other. Where
-    portfolios can only grow with a purchase, the last one shows what all before it keep.
+    The quick look at a whole batch. False decides nothing: then `judge` looks at one order after the other.
     """
-    symbols = [order.symbol for order in orders]
-    if not orders or any(name not in snapshot.symbols or name in policy.restricted for name in symbols) or len(set(symbols)) < len(symbols):
+    if not orders or len({order.symbol for order in orders}) < len(orders):
         return False
-    if any(order.client_order_id in known_ids or order.side != orders[0].side for order in orders):
-        return False
-    rows = [snapshot.symbols[name] for name in symbols]
-    quantity = np.array([order.quantity for order in orders])
-    reference, price, age, adv, shares, opened, sold = (
-        np.array([values[row] for row in rows])
-        for values in (
-            snapshot.reference, snapshot.price, snapshot.price_age, snapshot.adv_usd,
-            snapshot.shares, snapshot.open_purchases, snapshot.open_sales,
-        )
-    )  # fmt: skip
-    notional = quantity * reference
-    size = (
-        (notional <= policy.max_order_notional_usd)
-        & (adv > 0)
-        & (notional <= policy.max_order_volume_share * adv)
-        & (np.abs(price - reference) <= policy.price_collar * reference)
-        & (age <= policy.max_price_age_sessions)
-        & (quantity > 0)
-    )
     known = (
         snapshot.missing_share <= policy.max_missing_share
         and snapshot.policy_age_sessions <= policy.max_policy_age_sessions
         and snapshot.orders_last_minute + len(orders) <= policy.max_orders_per_minute
         and not snapshot.halted
     )
-    if not (known and bool(size.all())):
+    side = orders[0].side
+    if not known or any(order.side != side or order.client_order_id in known_ids for order in orders):
         return False
-    if orders[0].side == "sell":
-        return bool((quantity <= shares - sold + TOLERANCE).all())
-    values = (shares + opened + quantity) * reference
-    return _purchases_pass(orders, snapshot, policy, values, adv, notional)
+    return all(_order_passes(order, snapshot, policy) for order in orders) and (side == "sell" or _purchases_pass(orders, snapshot, policy))
 
 
-def _purchases_pass(
-    orders: Sequence[Order], snapshot: Snapshot, policy: RiskPolicy, values: FloatArray, adv: FloatArray, notional: FloatArray
-) -> bool:
-    """Return whether the portfolio that purchases lead to keeps every limit; `values` are those of the names bought."""
+def _order_passes(order: Order, snapshot: Snapshot, policy: RiskPolicy) -> bool:
+    """Return whether an order by itself keeps every limit that is never spared; written so that NaN does not."""
+    row = snapshot.symbols.get(order.symbol, -1)
+    if row < 0 or order.symbol in policy.restricted:
+        return False
+    quantity, reference, adv = order.quantity, snapshot.reference[row], snapshot.adv_usd[row]
+    notional = quantity * reference
+    return (
+        quantity > 0.0
+        and notional <= policy.max_order_notional_usd
+        and adv > 0.0
+        and notional <= policy.max_order_volume_share * adv
+        and abs(snapshot.price[row] - reference) <= policy.price_collar * reference
+        and snapshot.price_age[row] <= policy.max_price_age_sessions
+        and (order.side == "buy" or quantity <= snapshot.shares[row] - snapshot.open_sales[row] + TOLERANCE)
+    )
+
+
+def _purchases_pass(orders: Sequence[Order], snapshot: Snapshot, policy: RiskPolicy) -> bool:
+    """Return whether the portfolios that purchases lead to keep every limit; those that only grow are looked at once."""
     before = snapshot.totals if snapshot.totals is not None else total(snapshot)
-    swings = notional * np.array([snapshot.beta[snapshot.symbols[order.symbol]] for order in orders])
-    after = before
-    for order in orders:
-        after = bought(snapshot, after, snapshot.symbols[order.symbol], order.quantity)
     nav, now = snapshot.nav, snapshot.nav_now
-    return bool(
-        not snapshot.reduce_only
-        and min(snapshot.shares) >= 0.0
-        and nav > 0
-        and now > 0
-        and 0.5 * (snapshot.traded_usd + float(notional.sum())) <= (policy.max_turnover + TOLERANCE) * nav
+    if snapshot.reduce_only or not (min(snapshot.shares) >= 0.0 and nav > 0 and now > 0):
+        return False
+    after, traded = before, snapshot.traded_usd
+    for order in orders:
+        row, quantity = snapshot.symbols[order.symbol], order.quantity
+        value = (snapshot.shares[row] + snapshot.open_purchases[row] + quantity) * snapshot.reference[row]
+        after = bought(snapshot, after, row, quantity)
+        traded += quantity * snapshot.reference[row]
+        if not (
+            value <= (policy.max_name_weight + TOLERANCE) * nav
+            and value <= policy.max_days_to_exit * policy.exit_volume_share * snapshot.adv_usd[row]
+            # A beta below zero can hide what the order before it added.
+            and abs(after.beta) <= (policy.max_beta + TOLERANCE) * nav
+        ):
+            return False
+    return (
+        0.5 * traded <= (policy.max_turnover + TOLERANCE) * nav
         # Without short positions gross is net, and the net limit is never above the gross one.
         and after.gross <= (policy.max_net_exposure + TOLERANCE) * nav
         and before.long_now + max(snapshot.cash - before.spent, 0.0) <= (policy.max_leverage + TOLERANCE) * now
-        and bool((values <= (policy.max_name_weight + TOLERANCE) * nav).all())
-        and bool((values <= policy.max_days_to_exit * policy.exit_volume_share * adv).all())
         and after.positions <= policy.max_positions
         and snapshot.cash - after.spent >= (policy.minimum_cash - TOLERANCE) * now
-        and float(np.abs(before.beta + np.cumsum(swings)).max()) <= (policy.max_beta + TOLERANCE) * nav
         and gap_loss(after.market_gap, after.largest, policy) <= (policy.max_gap_loss + TOLERANCE) * nav
     )
 

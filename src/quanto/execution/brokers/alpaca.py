@@ -56,6 +56,7 @@ class AlpacaBroker:
     """One paper account at Alpaca."""
 
     name = "alpaca"
+    real_time = True
 
     def __init__(self, config: AlpacaConfig, clock: Clock) -> None:
         """Connect to the account whose keys the configured environment variables hold.

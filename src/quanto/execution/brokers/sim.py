@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +52,19 @@ class SimMarket:
     symbols: tuple[str, ...]
     volume: FloatArray
 
+    @cached_property
+    def eventful(self) -> list[bool]:
+        """Whether a session has a dividend, a split or a payout of any symbol."""
+        tape = self.tape
+        happens = (tape.dividend != 0) | (tape.split != 1.0) | ~np.isnan(tape.payout)
+        return [bool(row) for row in happens.any(axis=1)]
+
 
 class SimBroker:
     """One simulated account on a tape; a pure function of its start, the orders it got and the seed."""
 
     name = "sim"
+    real_time = False
 
     def __init__(self, market: SimMarket, config: SimConfig, seed: int, cash: float, positions: Mapping[str, float]) -> None:
         """Open an account that holds `cash` USD and `positions` shares at the close before the first session asked for."""
@@ -108,18 +117,11 @@ class SimBroker:
         known = self._orders.get(order.client_order_id)
         if known is not None:
             return known
-        accepted = BrokerOrder(
-            broker_order_id=f"sim-{order.client_order_id}",
-            client_order_id=order.client_order_id,
-            symbol=order.symbol,
-            side=order.side,
-            quantity=order.quantity,
-            filled=0.0,
-            status=Status.ACCEPTED,
-        )
+        name = order.client_order_id
+        accepted = BrokerOrder(f"sim-{name}", name, order.symbol, order.side, order.quantity, 0.0, Status.ACCEPTED)
         reason = self._reject_reason(order)
         answer = accepted._replace(status=Status.REJECTED, message=reason) if reason else self._match(order, accepted)
-        self._orders[order.client_order_id] = answer
+        self._orders[name] = answer
         # The answer to a submission never says that it filled: that is learned by asking.
         return answer if answer.status == Status.REJECTED else accepted
 
@@ -159,7 +161,7 @@ class SimBroker:
     def _apply_actions(self, row: int, session: date) -> None:
         tape = self._market.tape
         flows = [Flow(f"{session}-interest", "interest", cash=self._cash * float(tape.cash_rate[row]))]
-        for symbol, held in self._shares.items():
+        for symbol, held in self._shares.items() if self._market.eventful[row] else ():
             index = self._columns[symbol]
             dividend, split, payout = (float(table[row, index]) for table in (tape.dividend, tape.split, tape.payout))
             if dividend:
@@ -195,12 +197,12 @@ class SimBroker:
 
     def _match(self, order: Order, accepted: BrokerOrder) -> BrokerOrder:
         """Fill what the open fills, and return the order as it stands then."""
-        index = self._columns[order.symbol]
+        index, sign = self._columns[order.symbol], order.sign
         if not self._fillable[index]:
             return accepted
-        price = self._opens[index] * (1.0 + order.sign * self._config.slippage_bps * BPS)
+        price = self._opens[index] * (1.0 + sign * self._config.slippage_bps * BPS)
         limit = order.limit_price
-        if limit is not None and (price - limit) * order.sign > 0:
+        if limit is not None and (price - limit) * sign > 0:
             return accepted
         quantity = self._volume_limit(order.quantity, index)
         if quantity <= 0.0:
@@ -210,12 +212,12 @@ class SimBroker:
         fee = value * rate
         if order.side == "buy" and value + fee > self._cash + CASH_SLACK * (value + abs(self._cash)):
             return accepted._replace(status=Status.REJECTED, message=f"insufficient buying power: {value + fee:.2f} of {self._cash:.2f}")
-        held = self._shares.get(order.symbol, 0.0) + order.sign * quantity
+        held = self._shares.get(order.symbol, 0.0) + sign * quantity
         if held == 0.0 or abs(held) < CASH_SLACK * quantity:
             self._shares.pop(order.symbol, None)
         else:
             self._shares[order.symbol] = held
-        self._cash -= order.sign * value + fee
+        self._cash -= sign * value + fee
         self._fills.append(
             BrokerFill(f"{order.client_order_id}.1", accepted.broker_order_id, order.symbol, order.side, quantity, price, fee)
         )
