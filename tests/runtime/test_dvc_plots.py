@@ -46,6 +46,9 @@ def test_the_graph_draws_what_a_reviewer_asks_for() -> None:
     }
     written = {out if isinstance(out, str) else next(iter(out)) for stage in graph["stages"].values() for out in stage["outs"]}
     assert drawn <= written
+    assert not any("'" in name for plot in graph["plots"] for name in plot), (
+        "dvc puts the title into a JavaScript string: a quote breaks it"
+    )
 
 
 def test_metrics_that_dvc_compares_are_the_few_that_matter() -> None:

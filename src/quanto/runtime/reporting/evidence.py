@@ -18,6 +18,9 @@ from quanto.runtime.reporting.parts import Cell, Section, Table, digest, flat, m
 MOST_ROWS = 400  # of a table that a person opens; the rest stands in the file that the table names
 SHADOW_FORMS = {"_rate": ".1%", "_return": ".2%", "drawdown": ".1%", "exposure": ".0%", "_usd": ",.2f", "_bps": ".2f", "difference": ".2e"}
 
+# What a row of a stress table is about comes before what happened in it.
+FIRST_OF_STRESS = frozenset({"first_session", "last_session", "regime", "session", "shock"})
+
 
 def data(files: Files) -> Section:
     """Return what arrived, what was chosen, what disagreed, and what is missing."""
@@ -182,7 +185,8 @@ def shadow(files: Files) -> Section:
     found = files.json["shadow"]
     if not found:
         return Section("shadow", "Shadow replay", ("Not run: the revision holds no reports/shadow/metrics.json; run `dvc repro`.",))
-    grouped = ("regimes", "parity", "journal")
+    grouped = ("regimes", "parity", "journal", "stress")
+    stress = mapping(found.get("stress"))
     plain = {name: value for name, value in found.items() if name not in grouped}
     rows = tuple(_facts(plain))
     parity = tuple(
@@ -199,9 +203,31 @@ def shadow(files: Files) -> Section:
             Table(("evidence", "value"), rows),
             _by_regime(mapping(found.get("regimes"))),
             Table(("parity with the evaluation", "value"), parity),
+            *_stressed(stress),
         ),
         tuple(_shadow_pictures(files)),
     )
+
+
+def _stressed(stress: Mapping[str, object]) -> Iterator[Table]:
+    titles = {
+        "historical_windows": "Stress: every regime window of the replay by itself",
+        "instant_shocks": "Stress: instant shocks to the book",
+    }
+    for key, title in titles.items():
+        items = stress.get(key)
+        rows = [mapping(item) for item in items] if isinstance(items, list) else []
+        names = sorted({name for row in rows for name in row}, key=lambda name: (name not in FIRST_OF_STRESS, name))
+        cells = tuple(tuple(_stress_cell(name, row.get(name)) for name in names) for row in rows)
+        yield Table(tuple(pretty(name) for name in names), cells, title)
+
+
+def _stress_cell(name: str, value: object) -> Cell:
+    if isinstance(value, bool):
+        return status("passed" if value else "failed")
+    if isinstance(value, float):
+        return number(value, ".0%" if "exposure" in name else ".1%")
+    return number(value, ",.0f") if isinstance(value, int) else Cell(text_of(value) if value is not None else "n/a", value)
 
 
 def _facts(values: Mapping[str, object]) -> Iterator[tuple[Cell, ...]]:
