@@ -46,6 +46,8 @@ def promote_experiment(options: argparse.Namespace) -> Result:
     done = promote(revision, options.tier, options.reason, signed=not options.unsigned)
     lines.append(f"{done.tag} ({done.version}) {'created' if done.created else 'stands already; nothing changed'}")
     lines.append(f"push it with `git push origin {done.tag} {done.version}`; anyone checks it with `quanto verify {done.tag}`")
+    if done.created and options.tier == "production":
+        lines.append("the sealed block was opened and is spent: commit reports/promotion/sealed/, so that every clone knows")
     lines.append(mirror_line(folder))
     return Result(tuple(lines), {"tag": done.tag, "version": done.version, "created": done.created, "statement": dict(done.statement)})
 

@@ -7,7 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from quanto.core.errors import UnknownNameError
+import numpy as np
+
+from quanto.core.errors import MissingDataError, UnknownNameError
 from quanto.core.manifest import Manifest, differences
 from quanto.core.store import data_root
 from quanto.runtime.dvc import PipelineError, dvc_command, dvc_environment
@@ -50,11 +52,28 @@ def rebuild(workspace: Path, name: str) -> dict[str, str]:
         if done.returncode:
             raise PipelineError(f"the rebuild of {name} failed: {done.stderr.strip()[-2000:]}")
         after = Revision(clone, None, "rebuild").manifests()
-    return {stage: _outcome(before.get(stage), after.get(stage)) for stage in STAGES}
+        original = Revision(workspace, commit, name)
+        return {stage: _outcome(before.get(stage), after.get(stage), original, clone) for stage in STAGES}
 
 
-def _outcome(before: Manifest | None, after: Manifest | None) -> str:
+def _outcome(before: Manifest | None, after: Manifest | None, original: Revision, clone: Path) -> str:
     if before is None or after is None:
         return "changed: there is no manifest to compare"
     found = differences(before, after)
-    return f"changed: {found[0]} ({len(found)} differences)" if found else "reproduced"
+    if not found:
+        return "reproduced"
+    first = next((name for name, item in sorted(before.outputs.items()) if name in after.outputs and after.outputs[name] != item), None)
+    where = "" if first is None else f"; {_first_byte(first, original, clone)}"
+    return f"changed: {found[0]} ({len(found)} differences){where}"
+
+
+def _first_byte(name: str, original: Revision, clone: Path) -> str:
+    """Return where a rebuilt file first differs from the original, as committed or as DVC's cache holds it."""
+    try:
+        old = original.read(name) if original.exists(name) else original.open_tracked(name)
+    except MissingDataError:
+        return f"{name} differs; the original is in no cache or remote at hand, so the byte is not known"
+    new = (clone / name).read_bytes()
+    common = min(len(old), len(new))
+    differs = np.flatnonzero(np.frombuffer(old, np.uint8, common) != np.frombuffer(new, np.uint8, common))
+    return f"{name} first differs at byte {int(differs[0]) if len(differs) else common}"
