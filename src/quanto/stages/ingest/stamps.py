@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -25,7 +26,7 @@ def local_stamps(stamps: IntArray, unit: Unit, zone: str = NEW_YORK) -> npt.NDAr
     Stamps outside 1985-2035 (another unit than declared, mostly) become NaT.
     """
     if len(stamps) > 1 and (stamps == stamps[0]).all():  # a day file has one stamp
-        return np.repeat(local_stamps(stamps[:1], unit, zone), len(stamps))
+        return np.repeat(_local_stamp(int(stamps[0]), unit, zone), len(stamps))
     low, high = (int(datetime(day.year, 1, 1, tzinfo=ZoneInfo("UTC")).timestamp()) for day in (FIRST, date(LAST.year + 1, 1, 1)))
     per_second = 10**9 // _NANOSECONDS[unit]
     inside = (stamps >= low * per_second) & (stamps < high * per_second)
@@ -34,6 +35,12 @@ def local_stamps(stamps: IntArray, unit: Unit, zone: str = NEW_YORK) -> npt.NDAr
     out: npt.NDArray[np.datetime64] = index.to_numpy().astype("datetime64[ns]")
     out[~inside] = np.datetime64("NaT")
     return out
+
+
+@lru_cache(maxsize=1 << 14)
+def _local_stamp(stamp: int, unit: Unit, zone: str) -> np.datetime64:
+    found: np.datetime64 = local_stamps(np.array([stamp], dtype=np.int64), unit, zone)[0]
+    return found
 
 
 def session_dates(records: Records, name: str, unit: Unit, zone: str = NEW_YORK) -> DateArray:

@@ -173,11 +173,11 @@ class FlatFileVendor:
         return NotEntitledError(f"the storage refuses the file: {text}")
 
     def _retried(self, read: Callable[[], tuple[bytes, int, dict[str, str]]]) -> tuple[bytes, int, dict[str, str]]:
-        rng = generator(0, "flatfiles", self.name)
         for attempt in range(1, self.options.attempts + 1):
             try:
                 return read()
             except FetchError as error:
+                rng = generator(0, "flatfiles", self.name, attempt)
                 if not error.retryable or attempt >= min(self.options.attempts, error.most_attempts):
                     raise type(error)(f"{self.name}: {error}{f' (asked {attempt} times)' if attempt > 1 else ''}") from None
                 self._clock.sleep(backoff(attempt, self.options.backoff_seconds, 60.0, rng))
@@ -268,16 +268,17 @@ def _text(body: bytes) -> bytes:
     return _unpacked(body) if len(body) < LARGE_BYTES else gzip.decompress(body)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _unpacked(body: bytes) -> bytes:
     """Return the text of a file; parsing follows the check of the same bytes at once."""
     return gzip.decompress(body)
 
 
 def _line_breaks(body: bytes) -> int:
-    """Return how many lines follow the first; a large file is unpacked in pieces, so that none of it stays in memory."""
+    """Return whether lines follow the first (0: none); a large file is unpacked in pieces, so that none of it stays in memory."""
     if len(body) < LARGE_BYTES:
-        return _unpacked(body).strip().count(b"\n")
+        text = _unpacked(body)
+        return int(text.find(b"\n", 0, len(text.rstrip())) >= 0)
     with gzip.GzipFile(fileobj=io.BytesIO(body)) as stream:
         return sum(piece.count(b"\n") for piece in iter(lambda: stream.read(LARGE_BYTES), b"")) - 1
 
