@@ -26,7 +26,7 @@ def run_experiment(options: argparse.Namespace) -> Result:
     if not options.spec:
         raise ConfigError("name an experiment (--spec NAME or FILE) or a sweep (--sweep FILE)")
     overrides = experiments.experiment_overrides(folder, options.spec, options.set)
-    revision = experiments.run_experiment(folder, overrides, here=options.here)
+    revision = experiments.run_experiment(folder, overrides, here=options.here, name=options.name)
     facts = after_run(folder, revision) | {"revision": revision.label}
     return Result((f"DVC experiment {revision.label}", *summary(folder, facts)), facts)
 
@@ -156,6 +156,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="sharpe", help="the metric that a sweep is summed up by (a path in metrics.json)")
     parser.add_argument("--spec", help="a name below conf/experiment, or a YAML file with the keys of an experiment spec")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="a further Hydra override; repeat at will")
+    parser.add_argument("--name", help="what the DVC experiment is called (default: two words that DVC picks)")
     parser.add_argument("--here", action="store_true", help="run in the workspace instead of a temporary copy of the last commit")
 
 
@@ -209,7 +210,10 @@ COMMANDS = (
         "workflow",
         "run an experiment from its spec (dvc exp run) and fill MLflow",
         run_experiment,
-        ("quanto run-experiment --spec core_v1_regime_ppo", "quanto run-experiment --spec my_spec.yaml -S train.seeds=[1,2]"),
+        (
+            "quanto run-experiment --spec core_v1_regime_ppo",
+            "quanto run-experiment --spec my_spec.yaml -S train.seeds=[1,2] --name two-seeds",
+        ),
         _run_arguments,
     ),
     Command(

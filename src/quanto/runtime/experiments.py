@@ -101,11 +101,11 @@ def experiment_overrides(workspace: Path, spec: str, settings: Sequence[str] = (
     return overrides
 
 
-def run_experiment(workspace: Path, overrides: Sequence[str], *, here: bool) -> Revision:
+def run_experiment(workspace: Path, overrides: Sequence[str], *, here: bool, name: str | None = None) -> Revision:
     """Run `dvc exp run` with the overrides and return the revision that holds the result.
 
     It runs in a temporary copy of the last commit, so that a failure leaves nothing behind; `here` runs it in the
-    workspace, which then holds the result.
+    workspace, which then holds the result. DVC finds a name where none is given.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def run_experiment(workspace: Path, overrides: Sequence[str], *, here: bool) -> 
     """
     before = experiment_refs(workspace)
     settings = [item for override in overrides for item in ("-S", override)]
-    run_dvc(workspace, ["exp", "run", *([] if here else ["--temp"]), *settings])
+    run_dvc(workspace, ["exp", "run", *([] if here else ["--temp"]), *(["--name", name] if name else []), *settings])
     after = experiment_refs(workspace)
     new = [name for name, commit in after.items() if before.get(name) != commit]
     if new:
