@@ -38,7 +38,7 @@ def tests_pass() -> bool:
         signal.alarm(SECONDS)
         code = 1
         try:
-            code = int(pytest.main(["-x", "-q", "-p", "no:randomly", TESTS]))
+            code = int(pytest.main(["-x", "-q", "--assert=plain", TESTS]))
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from fakes.evaluation import ROOT, eval_config, feature_tables, write_workspace
-from omegaconf import OmegaConf
+from fakes.evaluation import eval_config, feature_tables, write_workspace
+from fakes.shadow import WINDOW, shadow_config
 
-from quanto.core.config import load_section
 from quanto.core.digest import digest_tree
 from quanto.core.errors import ConfigError, ExecutionError, IntegrityError
 from quanto.core.store import read_json, read_table, write_json, write_table
@@ -27,34 +25,9 @@ from quanto.market.schema import CANONICAL
 from quanto.policy.artefact import Policy, load_policy
 from quanto.policy.decision import decide, prepare
 from quanto.stages.eval.arena import build_arena
-from quanto.stages.shadow.config import ShadowConfig
 from quanto.stages.shadow.shadowing import build_stand
 from quanto.stages.shadow.stage import read_market, replay_into, run
 from quanto.stages.shadow.stress import stress_replays
-
-WINDOW: dict[str, Any] = {
-    "split.train_start": None,
-    "split.train_end": None,
-    "split.test_start": None,
-    "split.holdout_fraction": 0.15,
-    "constraints.max_weight": 0.4,
-    "execution.max_name_weight": 0.45,
-}
-
-
-def shadow_config(group: str = "default", **changes: Any) -> ShadowConfig:
-    """Return the composed section `shadow`; `changes` are keys with `__` for the dot."""
-    base = OmegaConf.create(yaml.safe_load((ROOT / "conf/config.yaml").read_text()))
-    base.execution = OmegaConf.load(ROOT / "conf/execution/risk.yaml")
-    base.features = OmegaConf.create({"index_series": "SPX"})
-    base.shadow = OmegaConf.load(ROOT / f"conf/shadow/{group}.yaml")
-    for key, value in WINDOW.items():
-        OmegaConf.update(base, key, value)
-    for key, value in changes.items():
-        dotted = key.replace("__", ".")
-        OmegaConf.update(base, dotted.replace("risk.", "execution.") if dotted.startswith("risk.") else f"shadow.{dotted}", value)
-    resolved: Any = OmegaConf.to_container(base, resolve=True)
-    return load_section("shadow", resolved["shadow"], ShadowConfig)
 
 
 def promote(folder: Path, judged: Policy, **changes: Any) -> None:
