@@ -20,6 +20,7 @@ from quanto.market.corporate_actions import CASH_KINDS, SPLIT_KINDS
 from quanto.market.schema import ACTION_KINDS, CANONICAL, RAW
 from quanto.stages.canonical.axes import encode, entity_names
 from quanto.stages.canonical.config import DomainSources, Identity
+from quanto.stages.canonical.identity import rules_of
 from quanto.stages.canonical.lineage import quarantine_rows
 
 DOMAIN = "corporate_actions"
@@ -98,7 +99,7 @@ def read_actions(vendor: str, table: pa.Table, rules: Sequence[Identity]) -> lis
     """Return a vendor's raw rows as actions, under their entities' names."""
     days = table["ex_date"].cast(pa.int32()).to_numpy().astype(np.int64)
     codes, names = encode(table["symbol"])
-    names, codes = entity_names(names, codes, days, rules)
+    names, codes = entity_names(names, codes, days, rules_of(rules, vendor))
     columns = [name for name in RAW[DOMAIN].names if name not in ("currency", "symbol")]
     found = []
     for index, row in enumerate(table.select(columns).to_pylist()):

@@ -18,6 +18,7 @@ from quanto.stages.canonical.bars import FIELDS, REASONS, BasisHistories, BoolAr
 from quanto.stages.canonical.choice import METHODS, Choice, Verdicts, choose, measure_overlap, relative_disagreement
 from quanto.stages.canonical.config import CanonicalConfig, Tolerances, Validation
 from quanto.stages.canonical.disagreement import ActionDays, explain
+from quanto.stages.canonical.identity import rules_of
 from quanto.stages.canonical.lineage import joined_names, quarantine_rows
 from quanto.stages.canonical.neighbours import confirmed, excursions, repeats, spikes
 from quanto.stages.canonical.verdicts import YearOverlap
@@ -136,20 +137,20 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
     )
 
 
-def partition_symbols(tables: Sequence[pa.Table], config: CanonicalConfig) -> tuple[str, ...]:
-    """Return the entities that the slices hold, sorted."""
+def partition_symbols(tables: Sequence[pa.Table], context: Context) -> tuple[str, ...]:
+    """Return the entities that the vendors' slices hold, sorted."""
     found: set[str] = set()
-    for table in tables:
+    for vendor, table in zip(context.vendors, tables, strict=True):
         codes, names = encode(table["symbol"])
-        if config.sources.identity:
+        if rules := rules_of(context.config.sources.identity, vendor):
             days = table["session"].cast(pa.int32()).to_numpy().astype(np.int64)
-            names, codes = entity_names(names, codes, days, config.sources.identity)
+            names, codes = entity_names(names, codes, days, rules)
         found.update(names[code] for code in np.unique(codes).tolist())
     return tuple(sorted(found))
 
 
 def _vendor(name: str, table: pa.Table, partition: Partition, axes: Axes, context: Context) -> VendorBars:
-    keyed = key_rows(table, axes, context.config.sources.identity, partition.first, partition.last)
+    keyed = key_rows(table, axes, rules_of(context.config.sources.identity, name), partition.first, partition.last)
     return vendor_bars(name, table, keyed, axes, context.histories, context.blocked, context.config.validation)
 
 

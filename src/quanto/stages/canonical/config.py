@@ -46,12 +46,16 @@ class DomainSources(Section):
 
 
 class Identity(Section):
-    """A ticker's meaning in time: rows of `symbol` from `start` to `end` (null: unbounded) belong to `entity`."""
+    """A ticker's meaning in time: rows of `symbol` from `start` to `end` (null: unbounded) belong to `entity`.
+
+    `vendor` limits the rule to one vendor's rows: vendors differ in which of a company's tickers they use.
+    """
 
     symbol: str
     start: date | None
     end: date | None
     entity: str
+    vendor: str | None = None
 
 
 class Membership(Section):

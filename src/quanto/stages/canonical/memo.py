@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from quanto.core.digest import canonical_json, digest_bytes, digest_file, digest_tree, digest_value
 from quanto.core.store import data_root, table_digest, write_bytes, write_table
@@ -60,6 +61,9 @@ def partition_key(
     partition: Partition, tables: Sequence[pa.Table], symbols: Sequence[str], verdicts: Verdicts, context: Context, code: str
 ) -> str:
     """Return the name of a partition's result: the digest of everything that it depends on."""
+    # Rules of tickers that have no row here change nothing: a new symbol change touches its own partitions.
+    names = {name for table in tables for name in pc.unique(table["symbol"]).to_pylist()}
+    rules = [rule.model_dump(mode="json") for rule in context.config.sources.identity if rule.symbol in names]
     settings = {key: value for key, value in context.config.model_dump(mode="json").items() if key not in _WITHOUT}
     histories = {vendor: history.events() for vendor, history in context.histories.dividends.items()}
     return digest_value(
@@ -74,7 +78,7 @@ def partition_key(
             "cash": [[symbol, day, amount] for (symbol, day), amount in context.actions.cash.items()],
             "dividends": histories,
             "blocked": dict(context.blocked),
-            "settings": settings,
+            "settings": {**settings, "sources": {**settings["sources"], "identity": rules}},
             "code": code,
         }
     )

@@ -84,9 +84,10 @@ def build_minutes_block(task: MinutesTask) -> MinutesPart:
     config = task.context.config
     symbols: frozenset[str] | None = None
     if task.blocks > 1:
-        every = minute_symbols([_read(file, ["session", "symbol"]) for file in task.files], task.session, config)
+        every = minute_symbols([_read(file, ["session", "symbol"]) for file in task.files], task.session, task.context)
         symbols = frozenset(every[len(every) * task.block // task.blocks : len(every) * (task.block + 1) // task.blocks])
-    tables = [_read_block(file, task.session, symbols, config) for file in task.files]
+    named = zip(task.context.vendors, task.files, strict=True)
+    tables = [_read_block(vendor, file, task.session, symbols, config) for vendor, file in named]
     daily = _daily_bars(task.building / f"equity_ohlcv/year={task.session.year}", task.session)
     part = build_minutes(task.session, tables, daily, task.context)
     if len(part.table):
@@ -105,13 +106,13 @@ def minute_counts(parts: Sequence[MinutesPart]) -> list[VendorCount]:
     return found
 
 
-def _read_block(file: Path | None, session: date, symbols: frozenset[str] | None, config: CanonicalConfig) -> pa.Table:
+def _read_block(vendor: str, file: Path | None, session: date, symbols: frozenset[str] | None, config: CanonicalConfig) -> pa.Table:
     """Return a vendor's minutes of some entities, one row group in memory beyond them."""
     if file is None or symbols is None:
         return _read(file)
     source = _open(file)
     groups = (source.read_row_group(group, use_threads=False) for group in range(source.metadata.num_row_groups))
-    parts = [table.filter(pa.array(in_block(table, session, symbols, config))) for table in groups]
+    parts = [table.filter(pa.array(in_block(vendor, table, session, symbols, config))) for table in groups]
     return pa.concat_tables([source.schema_arrow.empty_table(), *parts]).unify_dictionaries().combine_chunks()
 
 

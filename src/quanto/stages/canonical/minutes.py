@@ -33,6 +33,7 @@ from quanto.stages.canonical.build import (
 from quanto.stages.canonical.choice import METHODS, Choice, difference_to, orders_of, relative_disagreement
 from quanto.stages.canonical.config import CanonicalConfig, Tolerances
 from quanto.stages.canonical.disagreement import COMPARED, DETAILS
+from quanto.stages.canonical.identity import rules_of
 from quanto.stages.canonical.lineage import joined_names
 
 # How the vendor of minutes is called beside vendors of daily bars.
@@ -77,7 +78,7 @@ def build_minutes(session: date, tables: Sequence[pa.Table], daily: pa.Table, co
     opened, closed = (int(bound[0]) for bound in session_hours(np.array([session], dtype="datetime64[D]")))
     inside = [(at >= opened) & (at < closed) for at in (table["minute"].to_numpy() for table in tables)]
     kept = [table if mask.all() else table.filter(pa.array(mask)) for table, mask in zip(tables, inside, strict=True)]
-    axes = Axes(np.full(closed - opened, np.datetime64(session)), minute_symbols(kept, session, config), slice(0, closed - opened))
+    axes = Axes(np.full(closed - opened, np.datetime64(session)), minute_symbols(kept, session, context), slice(0, closed - opened))
     bars = [_vendor(name, table, session, opened, axes, context) for name, table in zip(names, kept, strict=True)]
     never = [np.zeros(axes.shape, dtype=np.int64)] * len(bars)
     spiked = take_out_bad(bars, never, config.validation)
@@ -102,30 +103,30 @@ def build_minutes(session: date, tables: Sequence[pa.Table], daily: pa.Table, co
     )
 
 
-def minute_symbols(tables: Sequence[pa.Table], session: date, config: CanonicalConfig) -> tuple[str, ...]:
+def minute_symbols(tables: Sequence[pa.Table], session: date, context: MinutesContext) -> tuple[str, ...]:
     """Return the entities that have minutes, sorted."""
     found: set[str] = set()
-    for table in tables:
-        names, codes = _entities(table, session, config)
+    for vendor, table in zip(context.vendors, tables, strict=True):
+        names, codes = _entities(vendor, table, session, context.config)
         found.update(names[code] for code in np.unique(codes).tolist())
     return tuple(sorted(found))
 
 
-def in_block(table: pa.Table, session: date, symbols: Collection[str], config: CanonicalConfig) -> BoolArray:
+def in_block(vendor: str, table: pa.Table, session: date, symbols: Collection[str], config: CanonicalConfig) -> BoolArray:
     """Return which rows belong to some entities; shape (n_rows,)."""
-    names, codes = _entities(table, session, config)
+    names, codes = _entities(vendor, table, session, config)
     inside: BoolArray = np.array([name in symbols for name in names] or [False], dtype=np.bool_)[codes]
     return inside
 
 
-def _entities(table: pa.Table, session: date, config: CanonicalConfig) -> tuple[list[str], IntArray]:
+def _entities(vendor: str, table: pa.Table, session: date, config: CanonicalConfig) -> tuple[list[str], IntArray]:
     codes, names = encode(table["symbol"])
     day = np.full(len(codes), np.datetime64(session).astype(np.int64))
-    return entity_names(names, codes, day, config.sources.identity)
+    return entity_names(names, codes, day, rules_of(config.sources.identity, vendor))
 
 
 def _vendor(name: str, table: pa.Table, session: date, opened: int, axes: Axes, context: MinutesContext) -> VendorBars:
-    names, codes = _entities(table, session, context.config)
+    names, codes = _entities(name, table, session, context.config)
     given, _ = encode(table["symbol"])
     order = {symbol: column for column, symbol in enumerate(axes.symbols)}
     columns = np.array([order.get(symbol, -1) for symbol in names] or [-1], dtype=np.int64)[codes]

@@ -16,6 +16,7 @@ from quanto.market.schema import DOMAINS
 from quanto.stages.canonical.build import BarsPart
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.disagreement import DETAILS
+from quanto.stages.canonical.identity import Derived
 from quanto.stages.canonical.minute_tasks import minute_counts
 from quanto.stages.canonical.minutes import MinutesPart
 from quanto.stages.canonical.raw import Outline, RawFile
@@ -33,6 +34,8 @@ from quanto.stages.canonical.report import (
 )
 from quanto.stages.canonical.rows import RowsResult
 from quanto.stages.canonical.tasks import ActionsBuilt
+
+_LONG_GAP_SESSIONS = 200
 
 _ACTION_DETAILS = pa.schema(
     [pa.field(name, pa.string()) for name in
@@ -69,7 +72,8 @@ def quality_of(
     bars: Sequence[BarsPart],
     levels: RowsResult,
     surfaces: Sequence[RowsResult],
-    minutes: Sequence[MinutesPart] = (),
+    minutes: Sequence[MinutesPart],
+    derived: Sequence[Derived],
 ) -> Quality:
     """Return the quality report of a whole build."""
     details = _concat([*(part.details for part in bars), *(_details(item.differences) for item in (levels, *surfaces))], DETAILS)
@@ -119,6 +123,10 @@ def quality_of(
         "quarantine": reason_counts(quarantine),
         "disagreement": {"compared": pairs, "classes": class_counts(details)},
         "actions": _action_report(actions),
+        "identity": {
+            "derived_rules": [{**item.rule.model_dump(mode="json"), "source": item.vendor} for item in derived],
+            "suspected_reuse": _long_gaps(covered["equity_ohlcv"]),
+        },
         "suspected_splits": [list(item) for part in bars for item in part.suspected],
     }
     if minutes:
@@ -229,6 +237,16 @@ def _minute_report(minutes: Sequence[MinutesPart], counts: Sequence[VendorCount]
         },
         "against_daily_bars": {"compared": compared_counts(compared), "classes": class_counts(details)},
     }  # fmt: skip
+
+
+def _long_gaps(covered: Sequence[Coverage]) -> list[dict[str, object]]:
+    """Return the symbols that nobody has bars of for most of a year: the ticker may have passed to another company."""
+    return [
+        {"symbol": item.name, "first_missing": first, "last_missing": last, "sessions": count}
+        for item in covered
+        for first, last, count in item.ranges
+        if count >= _LONG_GAP_SESSIONS
+    ]
 
 
 def _action_table(actions: ActionsBuilt) -> pa.Table:

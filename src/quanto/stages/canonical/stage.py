@@ -1,6 +1,6 @@
 """The canonical stage: one truth from the raw tables of all vendors.
 
-1. reconcile corporate actions, first the listed ones, then with what adjusted closes imply;
+1. settle which company a ticker meant when, and reconcile corporate actions, first the listed ones, then with what adjusted closes imply;
 2. build bars partition by partition, judge over the whole history who may fill gaps, and build again what changes;
 3. build index levels and surfaces, and minutes, which are held against the daily bars;
 4. check the conservation law, report, and stop where a threshold is exceeded.
@@ -31,6 +31,7 @@ from quanto.stages.canonical.tasks import (
     build_all_bars,
     build_index_levels,
     build_surfaces,
+    derive_identity,
     outlines_of,
     read_membership,
     write_empty,
@@ -59,6 +60,8 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
     # Built beside its place and renamed when whole: a killed run leaves the old tables or none.
     building = workspace / "data/.canonical.building"
     shutil.rmtree(building, ignore_errors=True)
+    configured = config.sources.identity
+    config, derived = derive_identity(files["corporate_actions"], files["equity_ohlcv"], config, executor)
     actions = build_actions(files["corporate_actions"], files["equity_ohlcv"], config, executor)
     write_years(building / "corporate_actions", "corporate_actions", actions.result.table)
     outlines = {name: outlines_of(files[name], executor) for name in ("equity_ohlcv", "options_surface")}
@@ -72,7 +75,7 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
     restated = pa.concat_tables([CANONICAL["equity_ohlcv"].empty_table(), *(part.restated for part in bars)])
     write_table(building / "restated/equity_ohlcv.parquet", restated.sort_by([(name, "ascending") for name in _VERSION]))
     lists = [*config.sources.membership, *read_membership(workspace, config.sources.membership_files)]
-    quality = quality_of(config, files, outlines, actions, bars, levels, surfaces, minutes)
+    quality = quality_of(config, files, outlines, actions, bars, levels, surfaces, minutes, derived)
     check_conservation(quality.counts)
     if quality.faults:
         shutil.rmtree(building)
@@ -80,7 +83,7 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
         raise DataError(f"{'; '.join(quality.faults)}; the offending rows are in {data_root() / 'failures/canonical'}")
     write_empty(building)
     write_table(building / "membership/part.parquet", membership_table(lists, quality.listed, actions.result.table))
-    write_table(building / "identity/part.parquet", identity_table(config.sources.identity, actions.result.table))
+    write_table(building / "identity/part.parquet", identity_table(configured, derived))
     write_table(building / "quarantine/part.parquet", sort_quarantine(quality.quarantine))
     _write_report(workspace / "reports/canonical", quality)
     shutil.rmtree(target, ignore_errors=True)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from quanto.core.config import load_section
 from quanto.core.errors import MissingDataError
 from quanto.core.store import write_table
+from quanto.market.calendar import DateArray
 from quanto.market.corporate_actions import SplitHistory
 from quanto.market.schema import CANONICAL, DATE_COLUMN
 from quanto.stages.canonical.actions import Action, ActionsResult, reconcile_actions
@@ -25,6 +26,7 @@ from quanto.stages.canonical.build import BarsPart, Context, build_bars, partiti
 from quanto.stages.canonical.choice import Verdicts
 from quanto.stages.canonical.config import CanonicalConfig, Identity, Membership
 from quanto.stages.canonical.disagreement import ActionDays, action_days
+from quanto.stages.canonical.identity import Derived, derived_rules, rules_of, tickers_of, turns_of
 from quanto.stages.canonical.implied import COLUMNS, Refusal, dividends_in_total_basis, implied_events
 from quanto.stages.canonical.memo import code_digest, memo_folder, partition_key, recall, remember
 from quanto.stages.canonical.raw import Outline, RawFile, distinct, has_values, outline, read_all, read_columns, read_slice
@@ -54,7 +56,7 @@ def build_partition(task: BarsTask) -> BarsPart:
     """Build and write one partition of bars, or link it from the memo; return all but its rows."""
     first, last = task.partition.context()
     tables = [read_slice(file, first, last) for file in task.files]
-    symbols = partition_symbols(tables, task.context.config)
+    symbols = partition_symbols(tables, task.context)
     context = task.context.within(task.partition, tables, symbols)
     verdicts = task.verdicts.within(symbols, task.partition.year)
     target = task.folder / f"year={task.partition.year}" / task.partition.file
@@ -81,7 +83,8 @@ def build_all_bars(
     config = context.config
     partitions = plan_partitions(rows_in_window(outlines, config.start_date, config.end_date), config.partition_rows)
     partitions = tuple(clip(partition, config.start_date, config.end_date) for partition in partitions)
-    verdicts = assumed_verdicts([_entities(item.symbols, config.sources.identity) for item in outlines])
+    rules = [rules_of(config.sources.identity, file.vendor) for file in files]
+    verdicts = assumed_verdicts([_entities(item.symbols, own) for item, own in zip(outlines, rules, strict=True)])
     memo, code = memo_folder(), code_digest()
     tasks = [BarsTask(partition, tuple(files), verdicts, context, folder, memo, code) for partition in partitions]
     parts = list(executor.map(build_partition, tasks))
@@ -107,6 +110,31 @@ def rows_in_window(outlines: Sequence[Outline], start: date | None, end: date | 
 def clip(partition: Partition, start: date | None, end: date | None) -> Partition:
     """Return a partition cut to the dates that are built."""
     return replace(partition, first=max(partition.first, start or date.min), last=min(partition.last, end or date.max))
+
+
+def derive_identity(
+    actions: Sequence[RawFile], bars: Sequence[RawFile], config: CanonicalConfig, executor: Executor
+) -> tuple[CanonicalConfig, list[Derived]]:
+    """Return the configuration with the identity rules that the vendors' actions imply after its own, and those rules."""
+    order = config.sources.corporate_actions.priority
+    turns = turns_of(
+        {file.vendor: read_all(file) for file in sorted(actions, key=lambda file: order.index(file.vendor))}, config.match_sessions
+    )
+    if not turns:
+        return config, []
+    days = dict(executor.map(ticker_days, bars, [tickers_of(turns)] * len(bars)))
+    without_bars = [file.vendor for file in actions if file.vendor not in days]
+    derived = derived_rules(turns, days, config.match_sessions, without_bars)
+    rules = (*config.sources.identity, *(item.rule for item in derived))
+    return config.model_copy(update={"sources": config.sources.model_copy(update={"identity": rules})}), derived
+
+
+def ticker_days(file: RawFile, tickers: tuple[str, ...]) -> tuple[str, dict[str, DateArray]]:
+    """Return a vendor's days of some tickers, ascending."""
+    table = read_columns(file, ["session", "symbol"])
+    table = table.filter(pc.is_in(table["symbol"], pa.array(tickers)))
+    names, days = table["symbol"].cast(pa.string()), table["session"].to_numpy().astype("datetime64[D]")
+    return file.vendor, {name: np.unique(days[pc.equal(names, name).to_numpy()]) for name in pc.unique(names).to_pylist()}
 
 
 def build_actions(files: Sequence[RawFile], bars: Sequence[RawFile], config: CanonicalConfig, executor: Executor) -> ActionsBuilt:
@@ -146,12 +174,12 @@ class ActionsBuilt:
 
 def derive_actions(file: RawFile, splits: SplitHistory, rules: tuple[Identity, ...]) -> tuple[list[Action], list[Refusal]]:
     """Return what one vendor's adjusted closes imply; reads the columns of closes only."""
-    return implied_events(file.vendor, read_columns(file, COLUMNS), splits, rules)
+    return implied_events(file.vendor, read_columns(file, COLUMNS), splits, rules_of(rules, file.vendor))
 
 
 def derive_dividends(file: RawFile, actions: ActionDays, rules: tuple[Identity, ...]) -> tuple[str, SplitHistory]:
     """Return by how much the dividends had lowered one vendor's total-return prices."""
-    return file.vendor, dividends_in_total_basis(read_columns(file, COLUMNS), actions, rules)
+    return file.vendor, dividends_in_total_basis(read_columns(file, COLUMNS), actions, rules_of(rules, file.vendor))
 
 
 def build_index_levels(files: Sequence[RawFile], config: CanonicalConfig) -> RowsResult:
