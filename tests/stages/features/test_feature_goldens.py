@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from quanto.policy.observation import INDICATOR_SUFFIX
 from quanto.stages.features.compute import compute_columns
 from quanto.stages.features.registry import FEATURE_SETS
 from tests.stages.features.feature_markets import market
@@ -57,6 +58,33 @@ VOLATILITY_21 = RETURN.rolling(21).std() * YEAR
 INDEX_VOLATILITY = INDEX.pct_change().rolling(21).std() * YEAR
 TREND_20 = LOG.diff(20)
 
+SURFACE = {name: pd.DataFrame(values) for name, values in VIEW.surface.items()}
+ATM = SURFACE["atm_30"]
+IV_WINDOW = ATM.rolling(126, min_periods=60)
+OPTIONS: dict[str, pd.DataFrame] = {
+    "atm_iv_30": ATM,
+    "atm_iv_60": SURFACE["atm_60"],
+    "atm_iv_90": SURFACE["atm_90"],
+    "term_slope_30_60": SURFACE["atm_60"] - ATM,
+    "term_slope_30_90": SURFACE["atm_90"] - ATM,
+    "skew_25_30": SURFACE["call_25_30"] - SURFACE["put_25_30"],
+    "butterfly_25_30": (SURFACE["call_25_30"] + SURFACE["put_25_30"]) / 2 - ATM,
+    "iv_minus_realised_30": ATM - VOLATILITY_21,
+    "iv_rank_126": ((ATM - IV_WINDOW.min()) / (IV_WINDOW.max() - IV_WINDOW.min())).where(ATM.notna()),
+    "iv_percentile_126": IV_WINDOW.rank(method="max", pct=True).where(ATM.notna()),
+    "put_call_open_interest": np.log((1 + SURFACE["put_open_interest"]) / (1 + SURFACE["call_open_interest"])),
+    "put_call_volume": np.log((1 + SURFACE["put_volume"]) / (1 + SURFACE["call_volume"])),
+}
+MASKS = {"atm_iv": "atm_iv_30", "skew": "skew_25_30", "open_interest": "put_call_open_interest", "option_volume": "put_call_volume"}
+OPTIONS |= {f"{name}{INDICATOR_SUFFIX}": OPTIONS[of].notna().astype(float) for name, of in MASKS.items()}
+
+
+def _lagged(name: str) -> tuple[str, pd.DataFrame]:
+    if name.endswith(INDICATOR_SUFFIX):
+        return f"{name.removesuffix(INDICATOR_SUFFIX)}_lag1{INDICATOR_SUFFIX}", OPTIONS[name].shift(1).fillna(0.0)
+    return f"{name}_lag1", OPTIONS[name].shift(1)
+
+
 GOLDEN: dict[str, pd.DataFrame | pd.Series] = {
     "return_1": RETURN,
     "return_5": LOG.diff(5),
@@ -93,9 +121,15 @@ GOLDEN: dict[str, pd.DataFrame | pd.Series] = {
     "vix_level": VIX,
     "vix_change_5": np.log(VIX).diff(5),
     "vix_percentile": VIX.expanding(252).rank(method="max", pct=True),
+    **OPTIONS,
+    **dict(map(_lagged, OPTIONS)),
 }
 
 EVERY = {column.name: column for part in FEATURE_SETS.values() for column in part.columns}
+
+
+def test_every_registered_column_has_a_golden() -> None:
+    assert set(GOLDEN) == set(EVERY)
 
 
 @pytest.mark.parametrize("name", GOLDEN)

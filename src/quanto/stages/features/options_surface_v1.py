@@ -37,7 +37,9 @@ def _rank(market: Derived) -> FloatArray:
     level = _atm(market)
     highest, lowest = window_extremes(level, RANK_SESSIONS, RANK_MINIMUM)
     span = highest - lowest
-    return np.where(span > 0, (level - lowest) / np.where(span > 0, span, 1.0), level * 0.0 + 0.5)
+    # A span that is NaN (too few observed) compares as neither.
+    rank = np.where(span > 0, (level - lowest) / np.where(span > 0, span, 1.0), np.where(span == 0, 0.5, np.nan))
+    return np.where(np.isfinite(level), rank, np.nan)
 
 
 def _log_ratio(kind: str) -> Callable[[Derived], FloatArray]:
