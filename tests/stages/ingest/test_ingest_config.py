@@ -122,3 +122,44 @@ def test_a_dry_run_tells_how_long_the_allowed_rate_takes() -> None:
     assert rate_budget(asked, plan_rows(asked, REPOSITORY)) == [
         {"vendor": "polygon", "requests": 20, "requests_per_minute": 5.0, "minutes": 3.0}
     ]
+
+
+def _both_ways(tmp_path: Path, mode: str, symbols: int, **settings: object) -> dict[str, tuple[date, date]]:
+    """Return who is asked for which days of bars where Polygon is configured over REST and as flat files."""
+    vendors = [
+        {"name": "polygon", "domains": ["equity_ohlcv", "corporate_actions"]},
+        {"name": "bulk", "kind": "polygon_flatfiles", "domains": ["equity_ohlcv"], "options": {"root": str(tmp_path)}},
+    ]
+    names = [f"S{number}" for number in range(symbols)]
+    raw = {
+        "vendors": vendors,
+        "symbols": names,
+        "mode": mode,
+        "start": "2026-01-05",
+        "end": "2026-01-30",
+        "history_sessions": 0,
+        **settings,
+    }
+    shards = [shard for item in route(config(**raw), tmp_path) if item.request.domain == "equity_ohlcv" for shard in item.shards]
+    days = {name: [shard for shard in shards if shard.vendor == name] for name in ("polygon", "bulk")}
+    return {name: (min(item.start for item in found), max(item.end for item in found)) for name, found in days.items() if found}
+
+
+def test_auto_takes_files_only_where_they_are_fewer_than_requests(tmp_path: Path) -> None:
+    every = (date(2026, 1, 5), date(2026, 1, 30))
+    assert _both_ways(tmp_path, "auto", 5) == {"polygon": every}
+    assert _both_ways(tmp_path, "auto", 500) == {"bulk": every}
+
+
+def test_auto_asks_for_sessions_whose_file_may_still_be_replaced(tmp_path: Path) -> None:
+    assert _both_ways(tmp_path, "auto", 500, as_of="2026-01-30") == {
+        "bulk": (date(2026, 1, 5), date(2026, 1, 28)),
+        "polygon": (date(2026, 1, 29), date(2026, 1, 30)),
+    }
+
+
+@pytest.mark.parametrize("symbols", [5, 500])
+def test_a_named_mode_decides_which_way_a_vendor_is_read(tmp_path: Path, symbols: int) -> None:
+    assert list(_both_ways(tmp_path, "rest", symbols)) == ["polygon"]
+    with pytest.raises(ConfigError, match="vendor polygon serves rest only, asked was corporate_actions"):
+        _both_ways(tmp_path, "flatfile", symbols)

@@ -95,7 +95,18 @@ class IngestConfig(Section):
         if self.mode == "auto":
             return []
         return [
-            f"mode is {self.mode}; vendor {entry.name} serves {', '.join(sorted(VENDORS[entry.registered].modes))}"
+            f"mode is {self.mode}; vendor {entry.name} serves {', '.join(sorted(VENDORS[entry.registered].modes))} only, asked was {domain}"
             for entry in self.vendors
-            if self.mode not in VENDORS[entry.registered].modes
+            for domain in entry.domains
+            if not any(self.mode in VENDORS[item.registered].modes for item in (entry, *self.counterparts(entry, domain)))
         ]
+
+    def counterparts(self, entry: VendorEntry, domain: str) -> tuple[VendorEntry, ...]:
+        """Return the entries that serve the same vendor's data of a domain the other way: files for requests, or requests for files."""
+        kind = VENDORS[entry.registered]
+
+        def same(other: VendorEntry) -> bool:
+            asked = domain in other.domains and (other.interval or self.interval) == (entry.interval or self.interval)
+            return asked and (kind.bulk_of == other.registered or VENDORS[other.registered].bulk_of == entry.registered)
+
+        return tuple(other for other in self.vendors if same(other))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from pathlib import Path
 
 from quanto.core.errors import ConfigError
@@ -42,11 +42,38 @@ def route(config: IngestConfig, workspace: Path) -> tuple[Route, ...]:
     for entry in config.vendors:
         vendor = make_vendor(entry, workspace)
         for domain in entry.domains:
-            request = request_for(config, domain, entry.interval)
-            shards = vendor.plan(request)
+            request = _chosen(config, entry, request_for(config, domain, entry.interval), workspace)
+            shards = () if request is None else vendor.plan(request)
             _refuse_repeated_keys(entry.name, domain, shards)
-            routes.append(Route(entry, request, shards))
+            if request is not None:
+                routes.append(Route(entry, request, shards))
     return tuple(routes)
+
+
+def _chosen(config: IngestConfig, entry: VendorEntry, request: IngestRequest, workspace: Path) -> IngestRequest | None:
+    """Return the part of a request that this entry answers, None where its counterpart answers all of it.
+
+    Where one vendor is configured both ways, `rest` and `flatfile` choose; `auto` takes files where they are fewer than
+    the requests would be (or hold more symbols than were asked for), but for sessions whose file may still be replaced.
+    """
+    others = config.counterparts(entry, request.domain)
+    if not others:
+        return request
+    bulk = bool(VENDORS[entry.registered].bulk_of)
+    if config.mode != "auto":
+        return request if config.mode in VENDORS[entry.registered].modes else None
+    files, asking = (entry, others[0]) if bulk else (others[0], entry)
+    options = files.typed_options()
+    if not getattr(options, "all_symbols", False) and _cost(files, request, workspace) >= _cost(asking, request, workspace):
+        return None if bulk else request
+    final = config.as_of - timedelta(days=int(getattr(options, "final_after_days", 0)))
+    return replace(request, end=min(request.end, final)) if bulk else replace(request, start=max(request.start, final + timedelta(days=1)))
+
+
+def _cost(entry: VendorEntry, request: IngestRequest, workspace: Path) -> int:
+    vendor = make_vendor(entry, workspace)
+    estimate = getattr(vendor, "requests_of", None)
+    return sum(estimate(shard) for shard in vendor.plan(request)) if estimate else 0
 
 
 def request_for(config: IngestConfig, domain: str, interval: str | None = None) -> IngestRequest:

@@ -128,3 +128,4 @@ class VendorKind:
     modes: frozenset[str]  # of rest, flatfile, package, file, synthetic: what `ingest.mode` may ask of it
     options: type[Section]
     build: Callable[[str, Any, Path], Vendor]
+    bulk_of: str = ""  # the kind that serves the same data by requests, where this one serves them as files

@@ -332,4 +332,5 @@ FLATFILES = VendorKind(
     modes=frozenset({"flatfile"}),
     options=FlatFileOptions,
     build=_build,
+    bulk_of="polygon",
 )
