@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -178,3 +179,33 @@ def test_every_command_of_the_readme_parses() -> None:
         if words[1:] in (["--help"], ["VERB", "--help"]):
             continue
         assert parse(command) in NAMES, command
+
+
+MISTAKES = (
+    (["run-experiment", "--spec", "core_v1_regime_pp"], "Did you mean 'core_v1_regime_ppo'"),
+    (["run-experiment", "--spec", "core_v1_regime_ppo", "-S", "train.ppo.gama=0.9"], "did you mean train.ppo.gamma"),
+    (["run-experiment", "--spec", "core_v1_regime_ppo", "-S", "train.ppo.gamma=two"], "found 'two'"),
+    (["run-experiment", "--sweep", "conf/sweep/reward.yaml"], "conf/sweep/reward_and_cash.yaml"),
+    (["build-canonical-datasets", "--start-date", "2000-99-01"], "YYYY-MM-DD"),
+    (["qualify-experiment", "--experiment-id", "workspace", "--baseline", "equal_wait"], "Did you mean 'equal_weight_v1'"),
+    (["ingest", "--config", "conf/ingest/poligon.yaml"], "polygon_equity_backfill.yaml"),
+    (["verify", "policy#candidate#99"], "no tag or revision is called"),
+    (["revoke", "policy#candidate#99", "--reason", "why"], "no promotion tag is called"),
+    (["promote-experiment", "--experiment-id", "workspace", "--tier", "research", "--reason", "why"], "git commit"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "advice"), MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_a_mistake_in_a_real_checkout_is_answered_by_what_to_do(
+    arguments: list[str], advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root"))
+    checkout = write_finished(tmp_path / "checkout")
+    for name in ("conf", "dvc.yaml", "params.yaml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, checkout / name)
+    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+    (checkout / "reports/champion").mkdir(parents=True, exist_ok=True)
+    assert run([*arguments, "--repo", str(checkout)]) == 1
+    words = capsys.readouterr().err
+    assert advice in words
+    assert "Traceback" not in words

@@ -51,6 +51,7 @@ def ingest(options: argparse.Namespace) -> Result:
 def build_canonical_datasets(options: argparse.Namespace) -> Result:
     """Build the canonical data (and what they need) through DVC."""
     from quanto.core.config import read_yaml
+    from quanto.runtime.composition import check_params, compose_params
     from quanto.runtime.dvc import run_dvc
 
     folder = workspace(options)
@@ -58,6 +59,7 @@ def build_canonical_datasets(options: argparse.Namespace) -> Result:
     asked = {"start_date": options.start_date, "end_date": options.end_date}
     changed = [f"{key}='{value}'" for key, value in asked.items() if value is not None and value != str(params.get(key))]
     if changed:
+        check_params(compose_params(folder, changed))
         run_dvc(folder, ["exp", "run", *[item for change in changed for item in ("-S", change)], "canonical"])
     else:
         run_dvc(folder, ["repro", "canonical"])

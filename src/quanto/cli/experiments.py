@@ -36,7 +36,11 @@ def _run_sweep(folder: Path, options: argparse.Namespace) -> Result:
     from quanto.runtime.experiments import find_revision
     from quanto.runtime.sweep import aggregate, run_sweep
 
-    found = run_sweep(folder, Path(options.sweep), options.jobs)
+    path = Path(options.sweep)
+    if not path.is_file():
+        known = ", ".join(f"conf/sweep/{item.name}" for item in sorted((folder / "conf/sweep").glob("*.yaml")))
+        raise ConfigError(f"there is no sweep {path}; this checkout has {known or 'none in conf/sweep'}")
+    found = run_sweep(folder, path, options.jobs)
     for member in found:
         if member.commit is not None:
             sync_revision(find_revision(folder, member.name))

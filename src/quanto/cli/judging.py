@@ -40,8 +40,10 @@ def run_regime_slices(options: argparse.Namespace) -> Result:
 
 def qualify_experiment(options: argparse.Namespace) -> Result:
     """Judge an experiment against a registry baseline, the champion, or another experiment."""
+    from quanto.core.errors import UnknownNameError
+    from quanto.core.registry import unknown_name
     from quanto.policy.baselines import BASELINES
-    from quanto.runtime.experiments import find_revision
+    from quanto.runtime.experiments import experiment_refs, find_revision
     from quanto.runtime.ledger import look_at
     from quanto.runtime.materialise import QUALIFICATION_INPUTS, materialised
 
@@ -52,7 +54,11 @@ def qualify_experiment(options: argparse.Namespace) -> Result:
         if options.baseline in BASELINES:
             section = {**section, "baseline": options.baseline}
         elif options.baseline not in (None, "champion"):
-            other = find_revision(folder, options.baseline)
+            try:
+                other = find_revision(folder, options.baseline)
+            except UnknownNameError as error:
+                kind = "baseline (of the registry), `champion` or experiment"
+                raise UnknownNameError(unknown_name(kind, options.baseline, [*BASELINES, "champion", *experiment_refs(folder)])) from error
             write_bytes(place / "reports/champion/trial.json", other.read(TRIAL))
             look_at(other, "qualify-experiment")
         if options.baseline is not None and options.baseline not in BASELINES:

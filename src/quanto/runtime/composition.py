@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +46,30 @@ def compose_params(workspace: Path, overrides: Sequence[str] = (), replaced: Map
             composed[section] = OmegaConf.load(path)
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"conf/ does not compose: {error}") from error
+        raise ConfigError(f"conf/ does not compose: {_explained(workspace, str(error))}") from error
     if not isinstance(resolved, dict):
         raise ConfigError("conf/config.yaml must compose to a mapping")
     return {str(key): value for key, value in resolved.items()}
+
+
+def _explained(workspace: Path, words: str) -> str:
+    """Return Hydra's words; for a key that does not exist the closest one that does, since `+` would not help here."""
+    wrong = re.search(r"Could not override '([^']+)'", words)
+    if wrong is None:
+        return words
+    with initialize_config_dir(str((workspace / "conf").absolute()), version_base=None):
+        known = list(_leaves(OmegaConf.to_container(compose(config_name="config"), resolve=True)))
+    close = difflib.get_close_matches(wrong.group(1), known, n=3)
+    guess = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"there is no setting {wrong.group(1)!r}{guess} (params.yaml shows all of them)"
+
+
+def _leaves(value: object, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix
 
 
 def check_params(params: dict[str, Any]) -> None:

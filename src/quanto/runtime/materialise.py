@@ -95,7 +95,11 @@ def require_same_code(revision: Revision) -> None:
     if differing:
         raise GovernanceError(
             f"the code that runs differs from the code {revision.label} was judged with ({', '.join(differing)}); "
-            f"run it from a checkout of that commit, e.g. `git worktree add ../judged {revision.commit or revision.label}`"
+            + (
+                f"run it from a checkout of that commit, e.g. `git worktree add ../judged {revision.commit}`"
+                if revision.commit
+                else "run `dvc repro` first, so that the workspace is judged with the code that it holds"
+            )
         )
 
 

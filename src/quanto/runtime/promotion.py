@@ -85,7 +85,7 @@ def promote(revision: Revision, tier: str, reason: str, *, signed: bool) -> Prom
             )
     faults = list(promotion_faults(revision, tier, reason, signed=signed))
     if faults:
-        raise GovernanceError("; ".join(faults))
+        raise GovernanceError("\n  ".join([f"{revision.label} is not promoted to {tier}:", *faults]))
     if tier == "production":
         statement["predicate"] |= _opened(request_production(revision))
     version = version_tag(workspace, commit)
@@ -109,7 +109,10 @@ def promotion_faults(revision: Revision, tier: str, reason: str, *, signed: bool
         yield "production is never promoted unsigned"
     if not git.is_clean():
         yield "the working tree has changes; commit them or set them aside, so that what is promoted is what you see"
-    yield from (f"{check.link} {check.detail}: {check.fault}" for check in verify_files(revision) if check.fault)
+    broken = [f"{check.link} {check.detail}: {check.fault}" for check in verify_files(revision) if check.fault]
+    yield from broken
+    if broken:
+        yield "files and records of this commit disagree: run `dvc repro`, commit what it writes, and promote that commit"
     yield from _verdict_faults(revision, tier)
     yield from _calibration_faults(revision)
     try:
