@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -297,9 +298,27 @@ def test_waiting_before_the_open_sleeps_until_it(fake: FakeAlpaca) -> None:
     broker = connect(fake)
     answer = broker.submit(order())
     assert answer.status == Status.ACCEPTED
-    assert broker.wait()
-    assert fake.is_open()
+    waits = 0
+    while not fake.is_open():
+        assert broker.wait()
+        waits += 1
+    # The kill switch is looked at between two waits.
+    assert 60 <= waits <= 62
     assert [row.quantity for row in broker.fills(SESSION)] == [10.0]
+
+
+@pytest.mark.parametrize("stamp", ["2026-01-06 soon", "2026-01-06T09:30:00", "", 5])
+def test_a_clock_without_a_time_and_its_offset_is_an_error(fake: FakeAlpaca, stamp: object) -> None:
+    fake.fault(body(json.dumps({"timestamp": "2026-01-06T08:30:00-05:00", "is_open": False, "next_open": stamp}).encode()), "/v2/clock")
+    with pytest.raises(BrokerError, match="next_open"):
+        connect(fake).wait()
+
+
+def test_a_clock_in_nanoseconds_and_utc_is_understood(fake: FakeAlpaca) -> None:
+    stamps = {"timestamp": "2026-01-06T14:29:30.123456789Z", "is_open": False, "next_open": "2026-01-06T14:30:00.000000000Z"}
+    fake.fault(body(json.dumps(stamps).encode()), "/v2/clock")
+    assert connect(fake, poll_seconds=2.0).wait()
+    assert fake.clock.sleeps[-1] == pytest.approx(31.88, abs=0.01)
 
 
 def test_a_cancel_is_a_request_that_a_fill_may_beat(fake: FakeAlpaca) -> None:
@@ -371,7 +390,81 @@ def test_all_open_orders_are_listed_however_many_pages_they_take(fake: FakeAlpac
     assert [found.client_order_id for found in broker.open_orders()] == [f"q-{index}" for index in range(7)]
 
 
+def test_open_orders_of_a_server_with_smaller_pages_are_all_listed(fake: FakeAlpaca) -> None:
+    fake.halted = {"ZZZ"}
+    fake.largest_page = 2
+    broker = connect(fake)
+    for index in range(5):
+        broker.submit(order(quantity=1.0, name=f"q-{index}"))
+    assert [found.client_order_id for found in broker.open_orders()] == [f"q-{index}" for index in range(5)]
+
+
+def test_a_cancel_without_an_id_is_no_cancel_of_everything(fake: FakeAlpaca) -> None:
+    with pytest.raises(BrokerError, match="not known yet"):
+        connect(fake).cancel("")
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("code", [520, 524, 599])
+def test_a_gateway_that_answers_with_a_status_of_its_own_says_nothing_of_the_order(fake: FakeAlpaca, code: int) -> None:
+    fake.fault(page(code=code), "/v2/orders", [1])
+    assert connect(fake).submit(order()).status in (Status.ACCEPTED, Status.FILLED)
+    assert posts(fake) == len(fake.orders) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "insufficient buying power",
+        "insufficient qty available for order (requested: 11, available: 10)",
+        "account is not allowed to short",
+        "potential wash trade detected. use complex orders",
+        "trade denied due to pattern day trading protection",
+    ],
+)
+def test_a_refusal_without_a_code_is_of_the_order_where_it_speaks_of_it(fake: FakeAlpaca, message: str) -> None:
+    fake.fault(status(403, json.dumps({"message": message}).encode()), "/v2/orders", [1])
+    answer = connect(fake).submit(order())
+    assert answer.status == Status.REJECTED
+    assert message in answer.message
+
+
+def test_a_refusal_without_a_code_is_of_the_keys_where_it_says_nothing(fake: FakeAlpaca) -> None:
+    fake.fault(status(403, b'{"message":"forbidden."}'), "/v2/orders", [1])
+    with pytest.raises(BrokerRefusedError, match="keys"):
+        connect(fake).submit(order())
+
+
+def test_an_answer_with_another_order_is_an_error(fake: FakeAlpaca) -> None:
+    other = {"id": "x", "client_order_id": "q-1", "symbol": "YYY", "side": "buy", "qty": "10", "filled_qty": "0", "status": "new"}
+    fake.fault(body(json.dumps(other).encode()), "/v2/orders", [1])
+    with pytest.raises(BrokerError, match="somebody else"):
+        connect(fake).submit(order())
+
+
+@pytest.mark.parametrize("row", [{"qty": "-5"}, {"qty": "-5", "side": "short"}, {"qty": "5", "side": "short"}])
+def test_a_short_position_is_short_however_it_is_written(fake: FakeAlpaca, row: dict[str, str]) -> None:
+    fake.fault(body(json.dumps([{"symbol": "ZZZ", **row}]).encode()), "/v2/positions")
+    assert connect(fake).account().positions == {"ZZZ": -5.0}
+
+
+def test_an_execution_on_no_side_is_an_error(fake: FakeAlpaca) -> None:
+    row = {"id": "x::1", "order_id": "o", "symbol": "ZZZ", "side": "undefined", "qty": "1", "price": "50"}
+    fake.fault(body(json.dumps([row]).encode()), "/v2/account/activities")
+    with pytest.raises(BrokerError, match="side as 'undefined'"):
+        connect(fake).fills(SESSION)
+
+
 # The ledger.
+
+
+def test_the_ledger_of_a_server_with_smaller_pages_is_read_to_its_end(fake: FakeAlpaca) -> None:
+    fake.partials, fake.largest_page = {"ZZZ": ["1"] * 10}, 4
+    broker = connect(fake)
+    broker.submit(order())
+    for _ in range(10):
+        broker.wait()
+    assert [row.quantity for row in broker.fills(SESSION)] == [1.0] * 10
 
 
 def test_the_ledger_is_read_over_all_pages(fake: FakeAlpaca, monkeypatch: pytest.MonkeyPatch) -> None:

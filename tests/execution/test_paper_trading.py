@@ -216,6 +216,36 @@ def test_a_kill_switch_thrown_between_two_orders_stops_the_rest(desk: Desk, fake
     assert not [order for order in fake.orders.values() if order.open]
 
 
+def test_a_kill_switch_thrown_while_orders_wait_for_the_open_cancels_them(desk: Desk, fake: FakeAlpaca) -> None:
+    def throw(reply: Reply) -> Reply:
+        throw_kill_switch(desk.folder, "now")
+        return reply
+
+    fake.fault(throw, "/v2/clock", [3])
+    assert desk.run(FIRST).code == ExitCode.HALTED
+    assert fake.posts > 0
+    assert {order.fields["status"] for order in fake.orders.values()} == {"canceled"}
+    assert not fake.positions
+    assert fake.clock.now().time() < time(9, 0)
+
+
+def test_an_order_that_somebody_replaced_halts(desk: Desk, fake: FakeAlpaca) -> None:
+    """The replacement is an order that the journal does not know."""
+    desk.world.wishes[:] = np.array([0.3, 0.3, 0.3])
+
+    def replace_one(reply: Reply) -> Reply:
+        old = next(order for order in fake.orders.values() if order.open)
+        old.fields |= {"status": "replaced", "replaced_by": "by-hand"}
+        return reply
+
+    fake.fault(replace_one, "/v2/clock", [2])
+    run = desk.run(FIRST)
+    assert run.code == ExitCode.HALTED
+    assert "was replaced by by-hand" in run.message
+    assert not [order for order in fake.orders.values() if order.open]
+    assert desk.run(FIRST + 1).code == ExitCode.HALTED
+
+
 def test_lifting_needs_a_halt_a_reason_and_a_name(desk: Desk, fake: FakeAlpaca) -> None:
     desk.run(FIRST)
     with pytest.raises(ExecutionError, match="nothing is halted"):

@@ -106,6 +106,7 @@ class FakeAlpaca(FakeServer):
         self.lost_before: set[int] = set()  # n-th POST of an order: answered 503, nothing taken
         self.blocked: dict[str, Any] = {}
         self.ledger_lag = 0  # reads of the ledger until new rows show
+        self.largest_page = 500  # rows of a page, whatever was asked for
         self.posts = 0
         self._ids = itertools.count(1)
         self._lag = 0
@@ -265,7 +266,7 @@ class FakeAlpaca(FakeServer):
         token = call.params.get("page_token")
         if token:
             rows = rows[next((index for index, row in enumerate(rows) if row["id"] == token), len(rows)) + 1 :]
-        return json_reply(rows[: int(call.params.get("page_size", "100"))])
+        return json_reply(rows[: min(int(call.params.get("page_size", "100")), self.largest_page)])
 
     def _orders(self, call: Call) -> Reply:
         rest = call.path.removeprefix("/v2/orders")
@@ -294,7 +295,7 @@ class FakeAlpaca(FakeServer):
         after = call.params.get("after_order_id")
         if after:
             rows = rows[next(index for index, order in enumerate(rows) if order.fields["id"] == after) + 1 :]
-        return json_reply([order.view() for order in rows[:limit]])
+        return json_reply([order.view() for order in rows[: min(limit, self.largest_page)]])
 
     def _post(self, body: dict[str, Any]) -> Reply:
         self.posts += 1

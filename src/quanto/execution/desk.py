@@ -240,7 +240,8 @@ class Desk:
                 return
             if cancelling:
                 self._request_cancels(side)
-            while self._take_news(t, side) and self._broker.wait():
+            # Once nothing may trade, what is open is cancelled at once; the cancel itself is waited for.
+            while self._take_news(t, side) and (cancelling or not self._recorder.stopped()) and self._broker.wait():
                 pass
         still = [order.client_order_id for order in self._recorder.book.open_orders() if order.side == side]
         if still:
@@ -254,14 +255,19 @@ class Desk:
         known = self._recorder.book.fills
         self._take_fills([row for row in self._broker.fills(self._feed.day(t + 1)) if row.fill_id not in known])
         rows: list[Entry] = []
-        waiting = self._open_of(side)
-        for order in waiting:
+        strange = ""
+        for order in self._open_of(side):
             found = self._broker.find(order.client_order_id)
             # An order ends only when the ledger shows every share that the broker says was filled.
-            if found is not None and found.status in _EVENT_OF and found.filled <= order.filled * (1 + 1e-9) + 1e-12:
-                rows.append(_news(order, _EVENT_OF[found.status], message=found.message))
+            if found is None or found.status not in _EVENT_OF or found.filled > order.filled * (1 + 1e-9) + 1e-12:
+                continue
+            if found.status == Status.REPLACED and order.status != Status.PENDING_REPLACE:
+                strange = f"{order.client_order_id} was replaced by {found.replaced_by or 'another order'}, and not by this engine"
+            rows.append(_news(order, _EVENT_OF[found.status], message=found.message))
+        if strange:  # first, so that a kill between the two loses no halt
+            self._recorder.halt(strange)
         self._update(rows)
-        return len(rows) < len(waiting)
+        return bool(self._open_of(side))
 
     def _open_of(self, side: Side) -> list[Order]:
         return [order for order in self._recorder.book.open_orders() if order.side == side and order.status != Status.DONE_FOR_DAY]

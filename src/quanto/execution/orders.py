@@ -75,6 +75,8 @@ TRANSITIONS: dict[Status, dict[Event, Status]] = {
         Event.REJECT: Status.REJECTED,
         Event.REQUEST_CANCEL: Status.PENDING_CANCEL,
         Event.REQUEST_REPLACE: Status.PENDING_REPLACE,
+        # Somebody replaced it at the broker; the desk halts.
+        Event.REPLACE: Status.REPLACED,
         # The broker may cancel by itself.
         Event.CANCEL: Status.CANCELED,
         Event.EXPIRE: Status.EXPIRED,
@@ -85,6 +87,7 @@ TRANSITIONS: dict[Status, dict[Event, Status]] = {
         Event.FILL: Status.FILLED,
         Event.REQUEST_CANCEL: Status.PENDING_CANCEL,
         Event.REQUEST_REPLACE: Status.PENDING_REPLACE,
+        Event.REPLACE: Status.REPLACED,
         Event.CANCEL: Status.CANCELED,
         Event.EXPIRE: Status.EXPIRED,
         Event.END_DAY: Status.DONE_FOR_DAY,
@@ -95,6 +98,9 @@ TRANSITIONS: dict[Status, dict[Event, Status]] = {
         Event.FILL: Status.FILLED,
         Event.CANCEL: Status.CANCELED,
         Event.REFUSE_CANCEL: Status.ACCEPTED,
+        # The exchange refuses the order itself before the cancel reaches it.
+        Event.REJECT: Status.REJECTED,
+        Event.REPLACE: Status.REPLACED,
         Event.EXPIRE: Status.EXPIRED,
         Event.END_DAY: Status.DONE_FOR_DAY,
     },
@@ -103,6 +109,7 @@ TRANSITIONS: dict[Status, dict[Event, Status]] = {
         Event.FILL: Status.FILLED,
         Event.REPLACE: Status.REPLACED,
         Event.REFUSE_REPLACE: Status.ACCEPTED,
+        Event.REJECT: Status.REJECTED,
         Event.CANCEL: Status.CANCELED,
         Event.EXPIRE: Status.EXPIRED,
         Event.END_DAY: Status.DONE_FOR_DAY,

@@ -48,6 +48,9 @@ KINDS = {"DIV": "dividend", "INT": "interest", "FEE": "fee", "SPLIT": "split", "
 QUANTITY_STEP = Decimal("0.000000001")
 PAGE = 100
 ORDERS_PAGE = 500
+LONGEST_SLEEP_SECONDS = 60.0
+# A short sale is a sale.
+_SIDES: dict[str, Side] = {"buy": "buy", "sell": "sell", "sell_short": "sell"}
 # Orders for the opening auction are taken until 09:28 New York.
 AUCTION_CUT_OFF = (9, 28)
 
@@ -85,7 +88,9 @@ class AlpacaBroker:
             reasons.append(f"currency {value.get('currency')}")
         positions: dict[str, float] = {}
         for row in _rows(self._http.get("/v2/positions"), "positions"):
-            shares = abs(number(row.get("qty"), "position qty")) * (-1.0 if row.get("side") == "short" else 1.0)
+            shares = number(row.get("qty"), "position qty")
+            if row.get("side") == "short":  # some answers give shorts a sign, others only the side
+                shares = -abs(shares)
             if shares != 0.0:
                 positions[_text(row, "symbol")] = shares
         return BrokerAccount(number(value.get("cash"), "account cash"), positions, ", ".join(reasons))
@@ -119,7 +124,7 @@ class AlpacaBroker:
             answer = self._http.send_once("POST", "/v2/orders", body)
             if answer is not None:
                 if answer.status < 300:
-                    return _order(_mapping(answer, "order"))
+                    return _same(order, _order(_mapping(answer, "order")))
                 if not _says_known(answer):
                     return _refusal(order, answer.describe())
             found = self.find(order.client_order_id)
@@ -134,6 +139,8 @@ class AlpacaBroker:
     def cancel(self, broker_order_id: str) -> None:
         """Ask for a cancel. 422 says that the order can no longer be canceled: looking at it tells why."""
         self._waiting_since = None
+        if not broker_order_id:  # the path of no order is that of all orders
+            raise BrokerError("a cancel needs the broker's id of the order; it is not known yet")
         answer = self._http.delete(f"/v2/orders/{broker_order_id}")
         if answer.status == 404:
             raise BrokerError(f"cancel of {broker_order_id}: {answer.describe()}")
@@ -163,7 +170,10 @@ class AlpacaBroker:
             found = [_order(row) for row in rows]
             fresh = [order for order in found if order.broker_order_id not in orders]
             orders |= {order.broker_order_id: order for order in fresh}
-            if len(rows) < ORDERS_PAGE or not fresh:
+            # A server may give less than was asked for: only a page without news is the last one.
+            if not fresh:
+                if len(rows) >= ORDERS_PAGE:
+                    raise BrokerError(f"the list of open orders gives the same page again after {params.get('after_order_id')}")
                 return tuple(orders.values())
             params = {**params, "after_order_id": found[-1].broker_order_id}
 
@@ -174,8 +184,7 @@ class AlpacaBroker:
                 fill_id=_text(row, "id"),
                 broker_order_id=_text(row, "order_id"),
                 symbol=_text(row, "symbol"),
-                # A short sale is a sale.
-                side="buy" if _text(row, "side") == "buy" else "sell",
+                side=_side(row),
                 quantity=number(row.get("qty"), "fill qty"),
                 price=number(row.get("price"), "fill price"),
             )
@@ -183,14 +192,15 @@ class AlpacaBroker:
         )
 
     def wait(self) -> bool:
-        """Sleep until the broker may have news: until the open if the market is closed, else one poll interval."""
+        """Sleep until the broker may have news: towards the open if the market is closed, else one poll interval."""
         clock = _mapping(self._http.get("/v2/clock"), "clock")
         if clock.get("is_open") is not True:
-            opens = datetime.fromisoformat(_text(clock, "next_open"))
+            opens = _moment(clock, "next_open")
             if opens.astimezone(NEW_YORK).date() != self._session:
                 return False  # the session is over; what is open now is for its end to settle
-            seconds = (opens - datetime.fromisoformat(_plain_fraction(_text(clock, "timestamp")))).total_seconds()
-            self._clock.sleep(max(0.0, seconds) + self._config.poll_seconds)
+            seconds = (opens - _moment(clock, "timestamp")).total_seconds()
+            # Not in one sleep: the kill switch is looked at between two waits.
+            self._clock.sleep(min(max(0.0, seconds) + self._config.poll_seconds, LONGEST_SLEEP_SECONDS))
             self._waiting_since = None
             return True
         now = self._clock.now()
@@ -246,7 +256,8 @@ class AlpacaBroker:
                     raise BrokerError(f"the ledger has two different rows of id {name}")
                 fresh += name not in seen
                 seen[name] = row
-            if len(rows) < PAGE:
+            # A server may give less than was asked for: only a page without news is the last one.
+            if not fresh and len(rows) < PAGE:
                 return list(seen.values())
             if not fresh:
                 raise BrokerError(f"the ledger gives the same page again after {params.get('page_token')}")
@@ -283,7 +294,7 @@ def _order(value: Mapping[str, Any]) -> BrokerOrder:
         broker_order_id=_text(value, "id"),
         client_order_id=_text(value, "client_order_id"),
         symbol=_text(value, "symbol"),
-        side="buy" if _text(value, "side") == "buy" else "sell",
+        side=_side(value),
         # An order by notional has no quantity; it is none of ours.
         quantity=filled if quantity is None else number(quantity, "qty"),
         filled=filled,
@@ -334,6 +345,27 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BrokerError(f"the broker gave {name} as {value!r}; expected text")
     return value
+
+
+def _side(row: Mapping[str, Any]) -> Side:
+    """Return the side of an order or execution; raises BrokerError for one that is neither."""
+    name = _text(row, "side")
+    side = _SIDES.get(name)
+    if side is None:
+        raise BrokerError(f"the broker gave side as {name!r}; expected one of {', '.join(_SIDES)}")
+    return side
+
+
+def _moment(row: Mapping[str, Any], name: str) -> datetime:
+    """Return an RFC 3339 stamp; raises BrokerError for one that is none, or has no offset."""
+    text = _text(row, name)
+    try:
+        moment = datetime.fromisoformat(_plain_fraction(text))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise BrokerError(f"the broker gave {name} as {text!r}; expected a time with its offset")
+    return moment
 
 
 def _plain_fraction(stamp: str) -> str:

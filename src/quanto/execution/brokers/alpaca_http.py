@@ -32,6 +32,8 @@ PAPER_HOST = "paper-api.alpaca.markets"
 PAPER_URL = f"https://{PAPER_HOST}"
 RETRIED = frozenset({408, 425, 429, 499, 500, 502, 503, 504})
 LONGEST_WAIT_SECONDS = 90.0
+# What a refusal of an order speaks of, where its code is missing.
+_ORDER_WORDS = ("buying power", "insufficient", "to short", "wash trade", "day trad")
 
 
 class AlpacaConfig(Section):
@@ -158,10 +160,11 @@ class AlpacaHttp:
         except BrokerError as error:
             logger.warning("%s %s: %s", method, path, error)
             return None
-        if answer.status in RETRIED:
+        if answer.status in RETRIED or answer.status >= 500:  # a gateway's own status says nothing of the order either
             self._pause_for(answer, 1)
             return None
-        _refuse_keys(answer, method, path)
+        if not _about_the_order(answer):
+            _refuse_keys(answer, method, path)
         return answer
 
     def _repeat(self, method: str, path: str, params: dict[str, str] | None, allowed: frozenset[int]) -> Answer:
@@ -179,7 +182,7 @@ class AlpacaHttp:
                 return answer
             _refuse_keys(answer, method, path)
             last = answer.describe()
-            if answer.status not in RETRIED:
+            if answer.status not in RETRIED and answer.status < 500:
                 break
             self._pause_for(answer, attempt)
         raise BrokerError(f"{method} {path} failed: {last}")
@@ -250,6 +253,11 @@ def _refuse_keys(answer: Answer, method: str, path: str) -> None:
     """Raise where the keys are refused: 401, or a 403 without a code (with one it is about the order)."""
     if answer.status == 401 or (answer.status == 403 and answer.code is None):
         raise BrokerRefusedError(f"{method} {path}: the broker refuses the keys or the account: {answer.describe()}")
+
+
+def _about_the_order(answer: Answer) -> bool:
+    """Return whether a 403 that has no code refuses the order and not the keys: its words say so."""
+    return answer.status == 403 and any(words in answer.message.lower() for words in _ORDER_WORDS)
 
 
 def _no_constant(text: str) -> NoReturn:
