@@ -5,18 +5,25 @@ Each case changes a scenario and says the right end of it. Number 29 (the broker
 
 from __future__ import annotations
 
+import gzip
+import socket
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from email.utils import formatdate
+from pathlib import Path
 
 from fakes import server
 from fakes.scenarios import DAYS, Outcome, Rows, Scenario
 from fakes.server import Reply, edit, page, status, wire
+from fakes.storage import key_of
 
 from quanto.core.errors import QuantoError
 from quanto.stages.ingest.errors import (
     AuthenticationError,
+    ConnectionFailedError,
     ContractError,
     JobError,
     NotEntitledError,
@@ -29,6 +36,7 @@ from quanto.stages.ingest.errors import (
     UndecodableError,
     WrongContentError,
 )
+from quanto.stages.ingest.landing import LandingStore
 
 Plan = Callable[[Scenario], None]
 Check = Callable[[Scenario, Outcome], None]
@@ -306,6 +314,75 @@ def unknown_symbol(scenario: Scenario) -> None:
     scenario.request = replace(scenario.request, symbols=("GONE",))
 
 
+def nowhere(scenario: Scenario) -> None:
+    """Ask at a port where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    _move(scenario, f"http://127.0.0.1:{port}")
+
+
+def no_tls(scenario: Scenario) -> None:
+    """Ask for TLS where plain HTTP is spoken."""
+    _move(scenario, scenario.fake.base_url.replace("http:", "https:"))
+
+
+def _move(scenario: Scenario, url: str) -> None:
+    name = "base_url" if scenario.bucket is None else "endpoint_url"
+    options = scenario.vendor.options.model_copy(update={name: url})  # type: ignore[attr-defined]
+    scenario.vendor = type(scenario.vendor)(scenario.name, options, *_rest(scenario))  # type: ignore[call-arg]
+
+
+def back_again(scenario: Scenario) -> None:
+    """Let the second page lead back to the first."""
+    paged(scenario)
+
+    def change(document: dict[str, object]) -> None:
+        document["next_url"] = f"{scenario.fake.base_url}{scenario.fake.calls[0].target}"
+
+    scenario.fake.fault(edit(change), scenario.endpoint, (2,))
+
+
+def surplus_field(scenario: Scenario) -> None:
+    """Put an unquoted comma into one line of a table."""
+
+    def lengthen(text: bytes) -> bytes:
+        lines = text.split(b"\n")
+        at = next((index for index, line in enumerate(lines) if line.startswith(b"ZZZ,")), 2)
+        lines[at] += b",surplus"
+        return b"\n".join(lines)
+
+    if scenario.bucket is None:
+        scenario.fake.fault(lambda reply: replace(reply, body=lengthen(reply.body)), scenario.endpoint, ALWAYS)
+        return
+    key = key_of(DAYS[-2])
+    scenario.bucket.put(key, gzip.compress(lengthen(gzip.decompress(scenario.bucket.get(key)))))
+
+
+def restated(scenario: Scenario, outcome: Outcome) -> None:
+    """An old day changes: the date asked for keeps its bytes, a later one has the new ones, and the change is recorded."""
+    whole(scenario, outcome)
+    first = scenario.request
+    later = replace(first, as_of=first.as_of + timedelta(days=1))
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = (LandingStore(Path(folder), request.as_of) for request in (first, later))
+        old = scenario.run(before)
+        row(lambda item, s: item.__setitem__(s.value, float(str(item[s.value])) + 0.125))(scenario)
+        assert scenario.run(before).closes == old.closes
+        scenario.request = later
+        new = scenario.run(after)
+        assert sum(one != other for one, other in zip(old.closes, new.closes, strict=True)) == 1
+        # Two vendors are asked up to or as of a date: their later question is another one, and both answers are kept.
+        assert len(list(after.restatements())) == (0 if scenario.name in ("tiingo", "alpaca") else 1)
+        scenario.request = first
+        assert scenario.run(before).closes == old.closes
+
+
+def nothing(scenario: Scenario, outcome: Outcome) -> None:
+    assert outcome.error is None
+    assert (outcome.rows, outcome.rejected) == (0, ())
+
+
 def provisional_day(scenario: Scenario) -> None:
     scenario.request = replace(scenario.request, as_of=scenario.request.end)
 
@@ -317,8 +394,6 @@ def one_provisional(scenario: Scenario, outcome: Outcome) -> None:
 
 def day_object(body: Callable[[Scenario], bytes | None]) -> Plan:
     def plan(scenario: Scenario) -> None:
-        from fakes.storage import key_of
-
         assert scenario.bucket is not None
         content = body(scenario)
         if content is None:
@@ -373,6 +448,8 @@ CASES: tuple[Case, ...] = (
     Case(1, "429-asks-for-a-day", HTTP, fault(status(429, TOO_MANY, Retry_After="86400")), waited(60.0, 60.0)),
     Case(2, "429-forever", HTTP, fault(status(429, TOO_MANY), ALWAYS), resumed(ends(QuotaExhaustedError, stops_run=True))),
     *(Case(3, f"{code}-page-then-fine", ALL, fault(page(code=code)), whole) for code in (500, 502, 503, 504)),
+    Case(4, "connection-refused", ALL, nowhere, ends(ConnectionFailedError)),
+    Case(4, "tls-fails", ALL, no_tls, ends(ConnectionFailedError)),
     Case(5, "reset-before-a-byte", ALL, fault(wire("reset")), whole),
     Case(5, "closed-before-a-byte", ALL, fault(wire("drop")), whole),
     Case(5, "closed-mid-body", ALL, fault(wire("short"), (1, 2, 3)), whole),
@@ -391,8 +468,9 @@ CASES: tuple[Case, ...] = (
     Case(10, "error-inside-200", HTTP, fault(error_inside, ALWAYS), ends(ReportedError), {"cboe": ends(WrongContentError)}),
     Case(11, "slow-first-byte", ALL, fault(server.pause(0.6)), whole),
     Case(11, "slow-trickle", HTTP, fault(wire("trickle")), whole),
-    Case(11, "slow-forever", ("polygon",), fault(server.pause(0.4), ALWAYS), ends(TimedOutError)),
+    Case(11, "slow-forever", HTTP, fault(server.pause(0.4), ALWAYS), ends(TimedOutError)),
     Case(12, "next-page-is-this-page", ("polygon", "alpaca", "fred"), next_page(same_page), ends(PagingError)),
+    Case(12, "cycle-of-two-pages", ("polygon",), back_again, ends(PagingError)),
     Case(12, "never-ending-cursors", ("polygon", "alpaca"), next_page(new_cursor), ends(PagingError)),
     Case(13, "page-again-under-a-new-cursor", ("polygon",), repeated_page, merged(5)),
     Case(13, "equal-row-twice", ALL, rows(lambda items, _: [*items, items[1]]), merged(1)),
@@ -430,10 +508,13 @@ CASES: tuple[Case, ...] = (
     Case(21, "field-added", ALL, every(lambda item, _: item.__setitem__("brand_new", 7)), whole),
     Case(21, "type-changed", JSON, every(lambda item, s: item.__setitem__(s.value, [1])), quarantined(len(DAYS))),
     Case(21, "columns-in-another-order", ALL, rows(lambda items, _: [dict(reversed(list(item.items()))) for item in items]), whole),
+    Case(21, "surplus-field-by-an-unquoted-comma", TEXT, surplus_field, quarantined(1)),
+    Case(22, "seconds-for-nanoseconds", ("flatfiles",), every(_seconds), ends(ContractError)),
     Case(22, "seconds-for-milliseconds", ("polygon",), every(_seconds), quarantined(len(DAYS), reason="no time in ms")),
     Case(22, "sunday-stamp", HTTP, row(_sunday, 5), quarantined(1, reason="not_a_session")),
     Case(22, "offset-for-z", ("alpaca",), every(_offset_stamp), whole),
     Case(23, "newest-day-not-final", BARS, provisional_day, one_provisional),
+    Case(24, "old-day-changed", ALL, lambda _: None, restated),
     Case(25, "file-of-another-day", ("flatfiles",), day_object(lambda s: _day_file(s, -3)), ends(ContractError)),
     Case(25, "file-with-header-only", ("flatfiles",), day_object(lambda s: _day_file(s, -2, rows_too=False)), ends(UndecodableError)),
     Case(25, "file-of-zero-bytes", ("flatfiles",), day_object(lambda _: b""), ends(UndecodableError)),
@@ -442,6 +523,7 @@ CASES: tuple[Case, ...] = (
     Case(26, "page-of-another-ticker", ("polygon",), fault(edit(wrong_ticker), ALWAYS), ends(ContractError)),
     Case(26, "two-listings", ("ivolatility",), rows(listings), ends(ContractError)),
     Case(26, "unknown-symbol", ("tiingo",), unknown_symbol, ends(NotFoundError)),
+    Case(26, "symbol-that-is-not-served", ("polygon", "alpaca"), unknown_symbol, nothing),
     Case(27, "key-rotated", HTTP, key_goes, asked_once),
     Case(27, "not-in-the-plan", HTTP, fault(status(403, b'{"message":"not in your plan"}'), ALWAYS), ends(NotEntitledError)),
     Case(27, "plan-window", ("polygon",), plan_window, noted("refused by the vendor's plan")),
