@@ -78,10 +78,13 @@ def compare(options: argparse.Namespace) -> Result:
     """Show experiments side by side: configuration, metrics, regimes, gates."""
     from quanto.runtime.comparison import compare as side_by_side
     from quanto.runtime.experiments import find_revision
+    from quanto.runtime.ledger import look_at
 
     folder = workspace(options)
     revisions = [find_revision(folder, name) for name in options.revision]
     rows = side_by_side(revisions)
+    for revision in revisions:
+        look_at(revision, "compare")
     value = [
         {
             "section": row.section,

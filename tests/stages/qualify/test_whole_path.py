@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from fakes.evaluation import canonical_tables, eval_config, feature_tables, qualify_config
 from fakes.training import quick_config
 
+from quanto.core.store import write_json
 from quanto.policy.artefact import save_policy
 from quanto.policy.market_data import market_data
 from quanto.stages.eval.evaluation import evaluate
@@ -59,6 +62,8 @@ def test_fifty_trained_policies_on_noise_stay_below_production(tmp_path: Path, m
     monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root"))
     found = [verdicts(seed, tmp_path / str(seed)) for seed in range(MARKETS)]
     promoted = sum(item["production"] == "promote" for item in found)
+    tallies = {tier: dict(sorted(Counter(item[tier] for item in found).items())) for tier in ("research", "candidate", "production")}
+    write_json(Path(os.environ.get("QUANTO_EVIDENCE", tmp_path)) / "whole_path.json", {"markets": MARKETS, "decisions": tallies})
     # 6 % of 50 is 3; more than 7 would be seen once in 40 at a true rate of 6 %.
     assert promoted <= 7
     assert sum(item["research"] == "promote" for item in found) == MARKETS
