@@ -125,7 +125,7 @@ class LandingStore:
         try:
             record = json.loads(self._record_path(request).read_bytes())
         except FileNotFoundError:
-            known = self._pinned(request)
+            known = self._pinned(request) or self._replayed(request)
             if known is None:
                 self._refuse_network(request)
             return known
@@ -165,6 +165,15 @@ class LandingStore:
         if sha256 is None or not self._object_path(sha256).exists():
             return None
         return Payload(sha256=sha256, body=self.body(sha256), request=request)
+
+    def _replayed(self, request: Mapping[str, str]) -> Payload | None:
+        """Return what a local file last held under this date, if the store is offline: a replay reads no file but its own."""
+        if not self.offline or request.get("kind") != "file" or DIGEST_PARAMETER in request:
+            return None
+        folder = self._record_path(request).parent
+        records = [json.loads(path.read_bytes()) for path in sorted(folder.glob(f"{self.as_of}.*.json"))] if folder.is_dir() else []
+        last = max(records, key=lambda record: str(record["received_at"]), default=None)
+        return None if last is None else _payload(last, self.body(last["sha256"]))
 
     def _refuse_network(self, request: Mapping[str, str]) -> None:
         if self.offline and request.get("kind") not in LOCAL_KINDS:

@@ -170,3 +170,16 @@ def test_a_changed_file_is_read_anew_and_its_request_names_its_bytes(tmp_path: P
         closes.append(own.parse(shard, payloads).table["close"].to_pylist()[0])
     assert closes == [50.5, 50.6]
     assert len(list(landing.restatements())) == 1
+
+
+def test_offline_a_file_is_replayed_as_it_was_last_read(tmp_path: Path) -> None:
+    own, online = vendor(tmp_path), LandingStore(tmp_path / "landing", date(2026, 1, 12))
+    (shard,) = own.plan(IngestRequest("equity_ohlcv", ("ZZZ",), date(2026, 1, 2), date(2026, 1, 9), date(2026, 1, 12)))
+    (tmp_path / "ZZZ.csv").write_text(CSV)
+    read = own.fetch(shard, online)
+    offline = LandingStore(tmp_path / "landing", date(2026, 1, 12), offline=True)
+    for change in (lambda path: path.write_text("other"), lambda path: path.unlink()):
+        change(tmp_path / "ZZZ.csv")
+        assert own.fetch(shard, offline) == read
+    with pytest.raises(NotFoundError):
+        own.fetch(shard, online)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -204,3 +205,18 @@ def test_a_missing_s3_key_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) ->
     vendor = FlatFileVendor("polygon_flatfiles", FlatFileOptions(root="s3://b", endpoint_url="http://127.0.0.1:9"), Path("/x"), FastClock())
     with pytest.raises(ConfigError, match="POLYGON_S3_SECRET_KEY"):
         ingest(vendor)
+
+
+def test_a_day_that_appears_in_a_folder_is_read_and_replayed(tmp_path: Path) -> None:
+    vendor = FlatFileVendor("polygon_flatfiles", FlatFileOptions(root=str(tmp_path / "files")), tmp_path, FastClock())
+    online, offline = (LandingStore(tmp_path / "landing", AS_OF, offline=flag) for flag in (False, True))
+    assert rows_of(ingest(vendor, landing=online)) == []
+    assert rows_of(ingest(vendor, landing=offline)) == []
+    for day in DAYS:
+        path = tmp_path / "files" / key_of(day)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(day_file(day, BARS))
+    found = rows_of(ingest(vendor, landing=online))
+    assert len(found) == len(DAYS)
+    shutil.rmtree(tmp_path / "files")
+    assert rows_of(ingest(vendor, landing=offline)) == found

@@ -108,11 +108,11 @@ class FlatFileVendor:
         request = {"kind": "s3" if self._remote else "file", "vendor": self.name, "path": path}
         if self._remote:
             request["endpoint"] = self.options.endpoint_url or "aws"
-            found = landing.find(request)
-            if found is not None:
-                return (found,)
+        found = landing.find(request)  # of a local file offline only: online it is the file that counts
+        if found is not None:
+            return (found,)
         body, status, headers = self._retried(lambda: self._read(path, shard))
-        if not self._remote and status != GONE:
+        if not self._remote:
             request["sha256"] = digest_bytes(body)  # a file of ours may change at any time: then it is another request
         return (landing.put(request, body, status, headers),)
 

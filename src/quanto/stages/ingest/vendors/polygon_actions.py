@@ -44,7 +44,7 @@ def _check_symbol(records: Records, symbol: str) -> None:
 
 
 def _splits(records: Records) -> list[Action]:
-    records.require("ticker", "execution_date", "split_from", "split_to")
+    records.require("ticker", "split_from", "split_to")  # the newer endpoint may leave out execution_date: such a row is rejected
     dates = records.dates("execution_date")
     old, new = records.numbers("split_from"), records.numbers("split_to")
     records.fault_where(~((old > 0) & (new > 0)), lambda index: f"a split of {old[index]:g} into {new[index]:g} shares is none")
