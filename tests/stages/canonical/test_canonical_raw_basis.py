@@ -140,10 +140,11 @@ def test_a_step_like_a_split_that_no_action_explains_is_flagged(tmp_path: Path, 
     assert report["suspected_splits"] == [["BBB", str(market.sessions[25])]]
 
 
-def test_a_listed_split_that_the_prices_do_not_show_is_flagged(tmp_path: Path) -> None:
+def test_a_listed_split_that_the_prices_do_not_show_leaves_no_row_before_it(tmp_path: Path) -> None:
     market = true_market()
     put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
     false = action_row("AAA", market.sessions[20].astype(object), "split", 2.0)
     put(tmp_path, "one", "corporate_actions", pa.Table.from_pylist([false], schema=RAW["corporate_actions"]))
-    flags = cells(build(tmp_path), "flags")
-    assert {key for key, value in flags.items() if "suspected_split" in value} == {(str(market.sessions[20]), "AAA")}
+    sessions = [session for session, symbol in cells(build(tmp_path), "flags") if symbol == "AAA"]
+    assert sessions == [str(session) for session in market.sessions[20:]]
+    assert [row["reason"] for row in quarantine(tmp_path)] == ["split_contradicted"] * 20

@@ -35,6 +35,7 @@ REASONS = (
     "basis_as_of_missing",
     "conflicting_duplicate",
     "unknown_action",
+    "split_contradicted",
     "stale_fill",
     "bad_tick",
     "fallback_without_overlap",

@@ -21,6 +21,7 @@ from quanto.stages.canonical.disagreement import ActionDays, explain
 from quanto.stages.canonical.identity import rules_of
 from quanto.stages.canonical.lineage import joined_names, quarantine_rows
 from quanto.stages.canonical.neighbours import confirmed, excursions, repeats, spikes
+from quanto.stages.canonical.splits import Misbased, Step, contradictions, log_ratios, misbased_cells, split_like
 from quanto.stages.canonical.verdicts import YearOverlap
 
 FLAGS = (
@@ -37,10 +38,6 @@ FLAGS = (
 )
 FLAG_BIT = {name: 1 << bit for bit, name in enumerate(FLAGS)}
 
-# A move of this size (log 1.4) whose ratio is within 3 % of one that splits have is more likely a split than news.
-_SPLIT_RATIOS = np.log(np.array([1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0]))
-_SPLIT_MATCH = 0.03
-
 
 @dataclass(frozen=True)
 class Context:
@@ -51,19 +48,24 @@ class Context:
     histories: BasisHistories
     actions: ActionDays
     blocked: Mapping[str, date]
+    misbased: tuple[Misbased, ...] = ()
 
     def within(self, partition: Partition, tables: Sequence[pa.Table], symbols: Sequence[str]) -> Context:
         """Return what of it concerns one partition: its symbols, and actions that its rows' bases can see.
 
         The result of a partition depends on nothing else, so it can be kept and found again by its content.
         """
+        wanted = set(symbols)
         first, last = partition.context()
         dates = [day for table in tables if (day := pc.max(table["basis_as_of"]).as_py()) is not None]
         span = (symbols, first, max([last, *dates]))
         dividends = {vendor: history.within(*span) for vendor, history in sorted(self.histories.dividends.items())}
         actions = self.actions.within(*span)
-        blocked = {name: day for name, day in sorted(self.blocked.items()) if name in set(symbols)}
-        return replace(self, histories=BasisHistories(actions.splits, dividends), actions=actions, blocked=blocked)
+        blocked = {name: day for name, day in sorted(self.blocked.items()) if name in wanted}
+        low, high = (int(np.datetime64(day, "D").astype(np.int64)) for day in (first, last))
+        misbased = tuple(span for span in self.misbased if span.symbol in wanted and span.first <= high and span.until > low)
+        histories = BasisHistories(actions.splits, dividends)
+        return replace(self, histories=histories, actions=actions, blocked=blocked, misbased=misbased)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class Counts:
 class BarsPart:
     """What one partition gives.
 
-    `restated` holds the earlier versions of chosen rows; `suspected` (symbol, session) whose step looks like a split that
-    was missed or applied twice; `present` marks the core cells (sessions x symbols) with a bar.
+    `restated` holds the earlier versions of chosen rows; `steps` what contradicts the known splits; `suspected` (symbol,
+    session) whose step looks like a split that was missed or applied twice; `present` marks the core cells (sessions x
+    symbols) with a bar.
     """
 
     partition: Partition
@@ -89,6 +92,7 @@ class BarsPart:
     table: pa.Table
     restated: pa.Table
     quarantine: pa.Table
+    steps: tuple[Step, ...]
     suspected: tuple[tuple[str, str], ...]
     details: pa.Table
     compared: pa.Table
@@ -107,11 +111,13 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
     """
     axes = partition_axes(partition, symbols)
     bars = [_vendor(name, table, partition, axes, context) for name, table in zip(context.vendors, tables, strict=True)]
+    barred = misbased_cells(len(bars), axes, context.misbased)
     repeated = [repeats(item, context.config.validation.stale_sessions) for item in bars]
     spiked = take_out_bad(bars, repeated, context.config.validation)
-    measured = measure_overlap(bars, axes, context.config.fallback)
+    steps = contradictions(bars, barred, axes, context.histories.splits)
+    measured = measure_overlap(bars, barred, axes, context.config.fallback)
     sources = context.config.sources.equity_ohlcv
-    choice = choose(bars, context.vendors, axes, partition.year, sources, verdicts, context.config.tolerances)
+    choice = choose(bars, context.vendors, axes, partition.year, sources, verdicts, context.config.tolerances, barred)
     for position, reason, cells in choice.refused:
         bars[position].quarantine(cells, reason)
     chosen = {name: gather(bars, choice.vendor, name) for name in FIELDS}
@@ -126,6 +132,7 @@ def build_bars(partition: Partition, tables: Sequence[pa.Table], symbols: Sequen
         table=table,
         restated=pa.concat_tables([_restated(item, position, choice, axes) for position, item in enumerate(bars)]),
         quarantine=pa.concat_tables([quarantined_rows(item) for item in bars]),
+        steps=steps,
         suspected=_suspected(table),
         details=details,
         compared=compared,
@@ -211,28 +218,13 @@ def _suspected_splits(close: FloatArray, axes: Axes, splits: SplitHistory) -> In
     if len(close) > 1:
         with np.errstate(invalid="ignore", divide="ignore"):
             step = np.diff(np.log(close), axis=0)
-        large = np.nonzero(np.abs(step + _log_ratios(axes, splits)) > np.log(1.4))
-        size = np.abs(step[large] + _log_ratios(axes, splits)[large])
-        like = (np.abs(size[:, None] - _SPLIT_RATIOS[None, :]) < _SPLIT_MATCH).any(axis=1)
-        flags[large[0][like] + 1, large[1][like]] = FLAG_BIT["suspected_split"]
+        flags[1:][split_like(step + np.diff(log_ratios(axes, splits), axis=0))] = FLAG_BIT["suspected_split"]
     return flags
 
 
 def _suspected(table: pa.Table) -> tuple[tuple[str, str], ...]:
     rows = table.filter(pc.match_substring(table["flags"], "suspected_split"))
     return tuple((row["symbol"], str(row["session"])) for row in rows.select(["symbol", "session"]).to_pylist())
-
-
-def _log_ratios(axes: Axes, splits: SplitHistory) -> FloatArray:
-    """Return the log of the split ratio effective between consecutive sessions; (n_sessions - 1, n_symbols)."""
-    out = np.zeros((len(axes.sessions) - 1, len(axes.symbols)))
-    codes = splits.codes(axes.symbols)
-    columns = np.flatnonzero(codes >= 0)
-    if len(columns):
-        rows = np.repeat(axes.sessions, len(columns))
-        until = splits.ratio_until(np.tile(codes[columns], len(axes.sessions)), rows).reshape(-1, len(columns))
-        out[:, columns] = np.diff(np.log(until), axis=0)
-    return out
 
 
 def _rows(

@@ -60,12 +60,18 @@ class Overlap:
     last: IntArray
 
 
-def measure_overlap(vendors: Sequence[VendorBars], axes: Axes, settings: Fallback) -> Overlap:
-    """Return per vendor and symbol the valid bars, and how many closes agree with the best of the other vendors."""
+def measure_overlap(vendors: Sequence[VendorBars], barred: Sequence[BoolArray], axes: Axes, settings: Fallback) -> Overlap:
+    """Return per vendor and symbol the valid bars, and how many closes agree with the best of the other vendors.
+
+    Cells that are `barred` (per vendor) count as missing.
+    """
     shape = (len(vendors), len(axes.symbols))
     valid, compared, agreed, early, late = (np.zeros(shape, dtype=np.int64) for _ in range(5))
     days = axes.sessions[axes.core].astype(np.int64)
-    closes = [bars.fields["close"][axes.core] for bars in vendors]
+    closes = [
+        np.where(out[axes.core], np.nan, bars.fields["close"][axes.core]) if out.any() else bars.fields["close"][axes.core]
+        for bars, out in zip(vendors, barred, strict=True)
+    ]
     first, second = np.full(closes[0].shape, np.nan), np.full(closes[0].shape, np.nan)
     holder = np.full(closes[0].shape, -1, dtype=np.int8)
     for position, close in enumerate(closes):
@@ -104,14 +110,15 @@ def choose(
     sources: DomainSources,
     verdicts: Verdicts,
     tolerances: Tolerances,
+    barred: Sequence[BoolArray],
 ) -> Choice:
-    """Return the choice for every cell.
+    """Return the choice for every cell; a bar that is `barred` (per vendor) is never chosen, only compared.
 
     A cell's order of vendors is the priority, changed by the first override that fits. The first vendor with a valid
     bar is taken; one that stands below the cell's leader (the first that has the symbol at all) is a fallback, and
     must not have been refused. Under `consensus` the bar whose close most others confirm is taken, ties by order.
     """
-    valid = np.stack([bars.valid for bars in vendors])
+    valid = np.stack([bars.valid & ~out if out.any() else bars.valid for bars, out in zip(vendors, barred, strict=True)])
     vendor = np.full(axes.shape, -1, dtype=np.int64)
     method = np.zeros(axes.shape, dtype=np.int64)
     refused: list[tuple[int, str, BoolArray]] = []
@@ -130,6 +137,10 @@ def choose(
             vendor[candidate] = position
             method[candidate] = METHODS.index("priority")
             method[below] = METHODS.index("fallback")
+    # Where nobody else has the bar, it is quarantined with its reason.
+    refused += [
+        (at, "split_contradicted", alone) for at, out in enumerate(barred) if (alone := out & vendors[at].valid & (vendor < 0)).any()
+    ]
     usable = valid.copy()
     for position, _, hit in refused:
         usable[position] &= ~hit

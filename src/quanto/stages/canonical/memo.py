@@ -33,6 +33,7 @@ from quanto.stages.canonical.axes import Partition
 from quanto.stages.canonical.build import BarsPart, Context, Counts
 from quanto.stages.canonical.choice import Overlap, Verdicts
 from quanto.stages.canonical.disagreement import COMPARED, DETAILS
+from quanto.stages.canonical.splits import Step
 from quanto.stages.canonical.verdicts import YearOverlap
 
 # Settings that no partition's result depends on.
@@ -78,6 +79,7 @@ def partition_key(
             "cash": [[symbol, day, amount] for (symbol, day), amount in context.actions.cash.items()],
             "dividends": histories,
             "blocked": dict(context.blocked),
+            "misbased": [[span.vendor, span.symbol, span.first, span.until] for span in context.misbased],
             "settings": {**settings, "sources": {**settings["sources"], "identity": rules}},
             "code": code,
         }
@@ -176,6 +178,7 @@ def _facts(part: BarsPart, sha256: str) -> bytes:
         "partition": [part.partition.key, part.partition.first, part.partition.last],
         "symbols": list(part.symbols),
         "counts": {vendor: asdict(counts) for vendor, counts in part.counts.items()},
+        "steps": [[step.vendor, step.symbol, step.day, step.size] for step in part.steps],
         "suspected": [list(item) for item in part.suspected],
         "rows": part.rows,
         "sha256": sha256,
@@ -200,6 +203,7 @@ def _part(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> BarsPart:
         table=CANONICAL["equity_ohlcv"].empty_table(),
         restated=_table(stored["restated"], CANONICAL["equity_ohlcv"]),
         quarantine=_table(stored["quarantine"], QUARANTINE),
+        steps=tuple(Step(*step) for step in facts["steps"]),
         suspected=tuple((symbol, session) for symbol, session in facts["suspected"]),
         details=_table(stored["details"], DETAILS),
         compared=_table(stored["compared"], COMPARED),

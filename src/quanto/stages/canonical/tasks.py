@@ -31,6 +31,7 @@ from quanto.stages.canonical.implied import COLUMNS, Refusal, dividends_in_total
 from quanto.stages.canonical.memo import code_digest, memo_folder, partition_key, recall, remember
 from quanto.stages.canonical.raw import Outline, RawFile, distinct, has_values, outline, read_all, read_columns, read_slice
 from quanto.stages.canonical.rows import RowsResult, reconcile_rows
+from quanto.stages.canonical.splits import misbased_spans
 from quanto.stages.canonical.verdicts import assumed_verdicts, judge
 
 
@@ -79,6 +80,8 @@ def build_all_bars(
 
     A partition is built under the assumption that every vendor agrees with the others; those for which the whole
     history says otherwise are built again. What is measured does not depend on the assumption, so once is enough.
+    Before that, rows of a vendor that missed a split, or applied one twice, are barred: the step shows in one
+    partition, the rows lie in all before it.
     """
     config = context.config
     partitions = plan_partitions(rows_in_window(outlines, config.start_date, config.end_date), config.partition_rows)
@@ -88,11 +91,24 @@ def build_all_bars(
     memo, code = memo_folder(), code_digest()
     tasks = [BarsTask(partition, tuple(files), verdicts, context, folder, memo, code) for partition in partitions]
     parts = list(executor.map(build_partition, tasks))
+    tasks = _without_misbased(tasks, parts, executor)
     final = judge([part.measured for part in parts], config.fallback)
     again = [i for i, part in enumerate(parts) if not _concerns(part, verdicts).same(_concerns(part, final))]
     for index, part in zip(again, executor.map(build_partition, [replace(tasks[i], verdicts=final) for i in again]), strict=True):
         parts[index] = part
     return parts
+
+
+def _without_misbased(tasks: list[BarsTask], parts: list[BarsPart], executor: Executor) -> list[BarsTask]:
+    """Build again, in place, the partitions with rows on another basis, those barred; return the tasks that know it."""
+    spans = misbased_spans(step for part in parts for step in part.steps)
+    if not spans:
+        return tasks
+    told = [replace(task, context=replace(task.context, misbased=spans)) for task in tasks]
+    hit = [i for i, part in enumerate(parts) if told[i].context.within(part.partition, (), part.symbols).misbased]
+    for index, part in zip(hit, executor.map(build_partition, [told[i] for i in hit]), strict=True):
+        parts[index] = part
+    return told
 
 
 def rows_in_window(outlines: Sequence[Outline], start: date | None, end: date | None) -> dict[int, int]:
