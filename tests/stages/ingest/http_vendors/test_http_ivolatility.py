@@ -114,6 +114,24 @@ def test_a_grid_comes_as_a_job_and_is_replayed_without_asking() -> None:
         assert len(fake.calls) == asked
 
 
+def test_a_chain_gives_a_row_per_contract_and_trusts_the_contracts_symbol() -> None:
+    quote = {"ask": "2.65", "bid": "2.55", "iv": "0.3312", "delta": "0.51", "volume": "311", "open interest": "1822"}
+    contract = {"symbol": "ZZZ", "exchange": "NASDAQ", "option symbol": "ZZZ   260116C00052500", "strike": "52.5", "Call/Put": "C"}
+    # Listed on the Saturday after; the symbol names the Friday.
+    table: Rows = [{**contract, "date": f"{day} 00:00:00", "expiration": "2026-01-17", **quote} for day in DAYS]
+    table[1] |= {"bid": "", "ask": "", "delta": ""}
+    table[2] |= {"option symbol": "ZZZ   260116P00052500", "Call/Put": "P", "delta": "-0.49"}
+    with serving({"/equities/eod/options-rawiv": table}, surface="options-rawiv") as (fake, vendor):
+        fake.inline_rows = 3  # a file job
+        rows = rows_of(ingest(vendor, "options_surface"))
+    assert len(rows) == len(DAYS)
+    assert {row["tenor_days"] for row in rows} == {float((date(2026, 1, 16) - day).days) for day in DAYS}
+    names = ("side", "strike", "iv", "bid", "ask", "delta", "volume", "open_interest")
+    assert [rows[0][name] for name in names] == ["C", 52.5, 0.3312, 2.55, 2.65, 0.51, 311.0, 1822.0]
+    assert [rows[1][name] for name in ("bid", "ask", "delta")] == [None, None, None]
+    assert [rows[2][name] for name in ("side", "delta")] == ["P", -0.49]
+
+
 def test_a_kill_inside_a_job_starts_it_anew() -> None:
     class Dying(MemoryLanding):
         puts = 0

@@ -146,7 +146,9 @@ def _ratio(records: Records, kind: _Kind) -> FloatArray | None:
 
 def _groups(body: bytes) -> list[tuple[str, list[Mapping[str, object]]]]:
     value = mapping(decode_json(body), "the answer")
-    if "corporate_actions" not in value:
+    # The groups stand under one name, or at the top beside the token.
+    bare = {name: rows for name, rows in value.items() if name != "next_page_token"}
+    if "corporate_actions" not in value and not (bare and set(bare) <= set(KINDS)):
         raise ContractError(f"the answer has no corporate_actions; found {', '.join(sorted(value))}")
-    groups = mapping(value["corporate_actions"], "corporate_actions")
+    groups = mapping(value.get("corporate_actions", bare), "corporate_actions")
     return [(name, record_list(rows, f"corporate_actions.{name}")) for name, rows in sorted(groups.items())]

@@ -1,4 +1,4 @@
-"""IVolatility (Data Cloud): end-of-day bars, IVX and IV surfaces; small answers inline, large ones as file jobs."""
+"""IVolatility (Data Cloud): end-of-day bars, IVX, IV surfaces and chains; small answers inline, large ones as file jobs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ PATHS = {
     "ivx": "/equities/eod/ivx",
     "ivs": "/equities/eod/ivs",
     "ivs-by-delta": "/equities/eod/ivs-by-delta",
+    "options-rawiv": "/equities/eod/options-rawiv",
 }
 SLICE_DAYS = 30  # of a surface: some 286 rows a day
 DOWNLOADS = 10
@@ -52,7 +53,7 @@ class IVolatilityOptions(HttpOptions):
     key_env: str = "IVOLATILITY_API_KEY"
     region: Literal["USA", "EUROPE", "ASIA", "CANADA"] = "USA"
     exchanges: tuple[str, ...] = ()  # which listing of a cross-listed symbol; empty: all rows must be of one
-    surface: Literal["ivx", "ivs", "ivs-by-delta"] = "ivx"
+    surface: Literal["ivx", "ivs", "ivs-by-delta", "options-rawiv"] = "ivx"
     surface_range: dict[str, str] = Field(default_factory=dict)  # OTMFrom, OTMTo, periodFrom, periodTo, deltaFrom, deltaTo
     prices: Literal["adjusted", "unadjusted"] = "adjusted"
     iv_unit: Literal["fraction", "percent"] = "fraction"
@@ -180,7 +181,7 @@ def _build(name: str, options: IVolatilityOptions, workspace: Path) -> IVolatili
 
 IVOLATILITY = VendorKind(
     name="ivolatility",
-    summary="IVolatility Data Cloud: end-of-day bars, IVX and IV surfaces, with asynchronous file jobs",
+    summary="IVolatility Data Cloud: end-of-day bars, IVX, IV surfaces and option chains, with asynchronous file jobs",
     domains=DOMAINS,
     modes=frozenset({"rest"}),
     options=IVolatilityOptions,

@@ -17,6 +17,7 @@ from quanto.stages.ingest.vendor import Parsed, Payload, Shard
 from quanto.stages.ingest.vendors.ivolatility_answers import First, first_answer, job_state, records_of, unpack
 
 IVX = re.compile(r"(\d+)d_iv_(call|put|mean)")
+OCC = re.compile(r"(\d{6})[CP]\d{8}$")  # the tail of a contract's symbol: yymmdd, side, strike
 SIDES = {"call": "C", "put": "P", "mean": "M", "c": "C", "p": "P"}
 PERCENT_ABOVE = 5.0  # no market has a median volatility of 500 %
 AT_THE_MONEY = {"C": 0.5, "M": 0.5, "P": -0.5}  # IVX is made of the options around the money
@@ -88,7 +89,7 @@ def bars(shard: Shard, records: Records, reading: Reading) -> Parsed:
 
 
 def surface(shard: Shard, records: Records, reading: Reading) -> Parsed:
-    """Return surface rows: IVX at the money by tenor, or the grid by strike or delta; volatilities as fractions.
+    """Return surface rows: IVX at the money by tenor, the grid by strike or delta, or the chain; volatilities as fractions.
 
     Raises
     ------
@@ -97,7 +98,11 @@ def surface(shard: Shard, records: Records, reading: Reading) -> Parsed:
     """
     records.require("date")
     sessions, drop = _places(shard, records, reading)
-    parts = _ivx(shard, records, sessions, drop, reading) if reading.surface == "ivx" else [_grid(shard, records, sessions, drop, reading)]
+    if reading.surface == "ivx":
+        parts = _ivx(shard, records, sessions, drop, reading)
+    else:
+        read = _chain if reading.surface == "options-rawiv" else _grid
+        parts = [read(shard, records, sessions, drop, reading)]
     return join("options_surface", parts, _notes(drop, shard))
 
 
@@ -119,15 +124,40 @@ def _ivx(shard: Shard, records: Records, sessions: DateArray, drop: np.ndarray, 
     return [Parsed(part.table, tuple(told.values()) if part is parts[0] else (), part.notes) for part in parts]
 
 
-def _grid(shard: Shard, records: Records, sessions: DateArray, drop: np.ndarray, reading: Reading) -> Parsed:
-    records.require("period", "iv", "call_put")
+def _chain(shard: Shard, records: Records, sessions: DateArray, drop: np.ndarray, reading: Reading) -> Parsed:
+    """Return one row per contract; the expiry is that of the contract's symbol: old monthlies are listed a day beside it."""
+    records.require("expiration", "strike", "call_put", "iv")
+    listed = records.dates("expiration")
+    named = [OCC.search(str(symbol)) for symbol in records.values("option_symbol")]
+    codes = [f"20{found[1][:2]}-{found[1][2:4]}-{found[1][4:]}" if found else None for found in named]
+    expiries = np.where([code is None for code in codes], listed, np.array(codes, dtype="datetime64[D]"))
+    known = ~np.isnat(sessions) & ~np.isnat(expiries)
+    numbers = {name: _optional(records, name) for name in ("bid", "ask", "delta", "volume", "open_interest")}
+    return _finish(
+        shard, records, sessions, drop, reading, _optional(records, "iv"),
+        tenor_days=np.where(known, (expiries - sessions).astype(np.float64), np.nan),
+        side=_sides(records), strike=records.numbers("strike"), **numbers,
+    )  # fmt: skip
+
+
+def _optional(records: Records, name: str) -> FloatArray:
+    """Return a field in which an empty cell is no value, as in the files of jobs."""
+    return records.parsed_numbers(name, [None if value == "" else value for value in records.values(name)], optional=True)
+
+
+def _sides(records: Records) -> list[str | None]:
     sides = [SIDES.get(str(value).strip().lower()) for value in records.values("call_put")]
     records.fault_where(
-        np.array([side is None for side in sides], dtype=bool), lambda index: f"call/put is {records.records[index]['call_put']!r}"
+        np.array([side is None for side in sides], dtype=bool), lambda index: f"call/put is {records.records[index].get('call_put')!r}"
     )
+    return sides
+
+
+def _grid(shard: Shard, records: Records, sessions: DateArray, drop: np.ndarray, reading: Reading) -> Parsed:
+    records.require("period", "iv", "call_put")
     return _finish(
         shard, records, sessions, drop, reading, records.numbers("iv"),
-        tenor_days=records.numbers("period"), side=sides,
+        tenor_days=records.numbers("period"), side=_sides(records),
         delta=records.numbers("delta", optional=True), strike=records.numbers("strike", optional=True),
     )  # fmt: skip
 
