@@ -10,7 +10,7 @@ from typing import Any
 from quanto.cli.command import Command, Result, workspace
 from quanto.core.config import load_section, read_yaml
 from quanto.core.errors import ConfigError
-from quanto.core.store import data_root, write_bytes
+from quanto.core.store import data_root, write_bytes, write_json
 
 PAPER = "conf/execution/paper.yaml"
 DATA_HELP = "the revision whose canonical data and features are used, made by the same code"
@@ -46,6 +46,29 @@ def run_shadow(options: argparse.Namespace) -> Result:
     lines += [f"  {key}: {metrics[key]}" for key in ("reason", "nav_usd", "total_return", "halts") if key in metrics]
     lines.append(f"journal, metrics and sessions: {out}")
     return Result(tuple(lines), metrics, exit_code=int(metrics["status"] == "blocked"))
+
+
+def stress(options: argparse.Namespace) -> Result:
+    """Replay a policy on shocked markets: features, decisions, risk checks and orders are computed anew."""
+    from quanto.runtime.experiments import find_revision
+    from quanto.runtime.ledger import look_at
+    from quanto.runtime.materialise import EVALUATION_INPUTS, materialised, require_same_code
+    from quanto.runtime.stress import stress as replay_shocked
+
+    revision = find_revision(workspace(options), options.experiment_id)
+    require_same_code(revision)
+    with materialised(revision, EVALUATION_INPUTS) as place:
+        found = replay_shocked(place)
+    look_at(revision, "stress")
+    out = Path(options.out) if options.out else data_root() / "shadow" / revision.experiment_id()[:12] / "stress.json"
+    write_json(out, found)
+    scenarios: Any = found["scenarios"]
+    lines = [
+        f"{name}: worst session {item['worst_session_return']:.1%}, drawdown {item['max_drawdown']:.1%}, "
+        f"{'within the gates' if item['passed'] else 'BEYOND THE GATES'}{', halted: ' + item['halted'] if item['halted'] else ''}"
+        for name, item in scenarios.items()
+    ]
+    return Result((*lines, f"written: {out}"), found, exit_code=int(not found["passed"]))
 
 
 def run_paper(options: argparse.Namespace) -> Result:
@@ -119,6 +142,13 @@ def _shadow_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="folder of journal, metrics and sessions (default: below the data root)")
 
 
+def _stress_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--experiment-id", default="workspace", help="id or prefix, tag, branch, commit, DVC experiment (default: the workspace)"
+    )
+    parser.add_argument("--out", help="where the evidence is written, JSON (default: below the data root)")
+
+
 def _paper_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment-id", required=True, help="a promotion tag, id, branch or commit")
     parser.add_argument("--data", help=f"{DATA_HELP}, e.g. `workspace` (default: its own data, which end where it was trained)")
@@ -146,6 +176,14 @@ COMMANDS = (
         run_shadow,
         ("quanto run-shadow --experiment-id 3f9c2a --replay --start-date 2007-01-03 --end-date 2008-12-31",),
         _shadow_arguments,
+    ),
+    Command(
+        "stress",
+        "workflow",
+        "replay an experiment on shocked markets, against the gates of shadow.stress",
+        stress,
+        ("quanto stress --experiment-id 3f9c2a",),
+        _stress_arguments,
     ),
     Command(
         "run-paper",
