@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from quanto.core.errors import DataError, MissingDataError
 from quanto.market.calendar import DateArray, as_date, sessions_between
+from quanto.market.schema import KEYS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,6 +63,15 @@ def as_of(table: pa.Table, day: date, key: Sequence[str]) -> pa.Table:
     )
     ordered = known.take(order).combine_chunks()
     return ordered.filter(pa.array(_last_of_key(ordered, key)))
+
+
+def as_known(domain: str, current: pa.Table, restated: pa.Table, day: date) -> pa.Table:
+    """Return a canonical domain as it was known on the evening of `day`, sorted by its key.
+
+    `current` is data/canonical/<domain>, `restated` data/canonical/restated/<domain>.parquet: the versions that later
+    ones replaced. Columns about other vendors (disagreement, vendors seen) are those of today's comparison.
+    """
+    return as_of(pa.concat_tables([restated, current]), day, KEYS[domain])
 
 
 def members(table: pa.Table, universe: str, sessions: DateArray, symbols: Sequence[str]) -> npt.NDArray[np.bool_]:

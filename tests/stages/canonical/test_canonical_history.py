@@ -12,7 +12,7 @@ import pytest
 from quanto.core.errors import ConfigError, MissingDataError
 from quanto.core.store import read_table
 from quanto.market.calendar import sessions_between
-from quanto.market.point_in_time import IDENTITY, MEMBERSHIP, as_of, members
+from quanto.market.point_in_time import IDENTITY, MEMBERSHIP, as_known, as_of, members
 from quanto.market.schema import CANONICAL, KEYS, RAW
 from tests.stages.canonical.vendor_tables import (
     action_row,
@@ -133,3 +133,75 @@ def test_the_page_stands_alone_and_shows_gaps_and_reasons(tmp_path: Path) -> Non
     assert "bad_tick" in page
     assert "<script" not in page
     assert "http" not in page
+
+
+def restated(workspace: Path, domain: str) -> pa.Table:
+    return read_table(workspace / f"data/canonical/restated/{domain}.parquet", CANONICAL[domain])
+
+
+def known(workspace: Path, domain: str, day: date) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = as_known(domain, canonical(workspace, domain), restated(workspace, domain), day).to_pylist()
+    return rows
+
+
+def test_an_action_reads_as_it_was_announced_then(tmp_path: Path) -> None:
+    market = true_market()
+    put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
+    ex, early, late = market.sessions[40].astype(object), market.sessions[10].astype(object), market.sessions[30].astype(object)
+    rows = [
+        action_row("AAA", ex, "cash_dividend", 0.50, row=0, known_on=early),
+        action_row("AAA", ex, "cash_dividend", 0.75, row=1, known_on=late),
+        action_row("BBB", ex, "cash_dividend", 0.10, row=2, known_on=early),
+        action_row("BBB", ex, "cash_dividend", 0.10, row=3, known_on=late),  # told again, unchanged
+    ]
+    put(tmp_path, "one", "corporate_actions", pa.Table.from_pylist(rows, schema=RAW["corporate_actions"]))
+    build(tmp_path)
+    views = {day: [(row["symbol"], row["cash_usd"]) for row in known(tmp_path, "corporate_actions", day)] for day in (early, late)}
+    assert views == {early: [("AAA", 0.5), ("BBB", 0.1)], late: [("AAA", 0.75), ("BBB", 0.1)]}
+    assert known(tmp_path, "corporate_actions", early - timedelta(days=1)) == []
+    assert {row["flags"] for row in restated(tmp_path, "corporate_actions").to_pylist()} == {"restated"}
+
+
+def test_a_level_and_a_surface_read_as_they_were_known_then(tmp_path: Path) -> None:
+    market = true_market()
+    put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
+    day, later = market.sessions[5].astype(object), market.sessions[9].astype(object)
+    level = {"session": day, "series": "SPX", "unit": "level", "payload": "p"}
+    levels = [
+        {**level, "value": 1100.0, "known_on": day, "payload_row": 0},
+        {**level, "value": 1101.0, "known_on": later, "payload_row": 1},
+    ]
+    put(tmp_path, "one", "index_level", pa.Table.from_pylist(levels, schema=RAW["index_level"]))
+    node = {"session": day, "symbol": "AAA", "tenor_days": 30.0, "side": "M", "delta": 0.5, "payload": "s"}
+    nodes = [{**node, "iv": 0.2, "known_on": day, "payload_row": 0}, {**node, "iv": 0.3, "known_on": later, "payload_row": 1}]
+    put(tmp_path, "one", "options_surface", pa.Table.from_pylist(nodes, schema=RAW["options_surface"]))
+    build(tmp_path)
+    for domain, column, values in (("index_level", "value", (1100.0, 1101.0)), ("options_surface", "iv", (0.2, 0.3))):
+        assert [row[column] for row in canonical(tmp_path, domain).to_pylist()] == [values[1]]
+        for when, value in zip((day, later - timedelta(days=1), later), (values[0], *values), strict=True):
+            assert [row[column] for row in known(tmp_path, domain, when)] == [value]
+
+
+def test_a_version_of_a_level_that_was_not_chosen_is_no_history(tmp_path: Path) -> None:
+    market = true_market()
+    put(tmp_path, "one", "equity_ohlcv", raw_bars(market))
+    for vendor, versions in (("one", 1), ("two", 2)):
+        rows = [
+            {"session": session.astype(object), "series": "SPX", "value": 1100.0, "unit": "level", "payload": vendor, "payload_row": at,
+             "known_on": session.astype(object) + timedelta(days=version)}
+            for version in range(versions) for at, session in enumerate(market.sessions)
+        ]  # fmt: skip
+        put(tmp_path, vendor, "index_level", pa.Table.from_pylist(rows, schema=RAW["index_level"]))
+    build(tmp_path)
+    assert len(restated(tmp_path, "index_level")) == 0
+
+
+def test_a_bar_that_was_told_again_unchanged_was_known_from_the_first_day(tmp_path: Path) -> None:
+    market = true_market()
+    table = raw_bars(market)
+    rows = table.to_pylist()
+    again = {**rows[4], "known_on": rows[4]["known_on"] + timedelta(days=10), "payload_row": 900}
+    put(tmp_path, "one", "equity_ohlcv", pa.Table.from_pylist([*rows, again], schema=table.schema))
+    build(tmp_path)
+    found = [row for row in known(tmp_path, "equity_ohlcv", rows[4]["known_on"]) if row["session"] == rows[4]["session"]]
+    assert [row["close"] for row in found if row["symbol"] == rows[4]["symbol"]] == [rows[4]["close"]]

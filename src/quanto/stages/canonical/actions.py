@@ -21,7 +21,7 @@ from quanto.market.schema import ACTION_KINDS, CANONICAL, RAW
 from quanto.stages.canonical.axes import encode, entity_names
 from quanto.stages.canonical.config import DomainSources, Identity
 from quanto.stages.canonical.identity import rules_of
-from quanto.stages.canonical.lineage import quarantine_rows
+from quanto.stages.canonical.lineage import quarantine_rows, restated_rows
 
 DOMAIN = "corporate_actions"
 
@@ -60,9 +60,10 @@ class Action:
 
 @dataclass(frozen=True)
 class ActionsResult:
-    """Canonical actions, and what became of every raw row."""
+    """Canonical actions, the versions that later ones of them replaced, and what became of every raw row."""
 
     table: pa.Table
+    restated: pa.Table
     quarantine: pa.Table
     blocked: dict[str, date]
     rows: dict[str, int]
@@ -151,6 +152,7 @@ def reconcile_actions(
     blocked = _blocked([*bad, *clashes], chosen, match_sessions)
     return ActionsResult(
         table=_table(chosen, good, sources),
+        restated=_restated(selected, merged),
         quarantine=_quarantine(tables, faults),
         blocked=blocked,
         rows={vendor: len(table) for vendor, table in sorted(tables.items())},
@@ -317,6 +319,16 @@ def _row(action: Action, event: _Event, method: str, flags: Sequence[str]) -> di
         "vendors_seen": "|".join(sorted(event.seen)), "method": method, "flags": "|".join(flags),
         "known_on": action.known_on, "payload": action.payload, "payload_row": action.payload_row,
     }  # fmt: skip
+
+
+def _restated(selected: Sequence[Action], merged: Sequence[Action]) -> pa.Table:
+    """Return the earlier versions of the selected events."""
+    current = {(action.vendor, action.key): action.known_on for action in selected}
+    earlier = [row for row in merged if row.known_on < current.get((row.vendor, row.key), row.known_on)]
+    names = [name for name in RAW[DOMAIN].names if name in CANONICAL[DOMAIN].names]
+    schema = pa.schema([RAW[DOMAIN].field(name) for name in names])
+    rows = pa.Table.from_pylist([{name: getattr(row, name) for name in names} for row in earlier], schema=schema)
+    return restated_rows(DOMAIN, rows, pa.array([row.vendor for row in earlier], pa.string()))
 
 
 def _quarantine(tables: Mapping[str, pa.Table], faults: Mapping[tuple[str, int], str]) -> pa.Table:

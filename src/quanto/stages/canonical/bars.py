@@ -261,7 +261,7 @@ def _merge_duplicates(
     loser = np.arange(len(ordered)) != winner
     clash = conflict[group] & same_day
     superseded[ordered[loser & ~clash]] = True
-    earlier[ordered[loser & ~same_day & ~equal]] = True
+    earlier[ordered[loser & ~same_day]] = True
     reasons[ordered[clash]] |= REASON_BIT["conflicting_duplicate"]
     return superseded, earlier
 

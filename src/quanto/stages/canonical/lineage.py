@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from quanto.core.digest import canonical_json
-from quanto.market.schema import KEYS, QUARANTINE
+from quanto.market.schema import CANONICAL, KEYS, QUARANTINE
 
 IntArray = npt.NDArray[np.int64]
 
@@ -40,6 +40,16 @@ def quarantine_rows(domain: str, vendor: str, rows: pa.Table, reasons: pa.Array,
         rows["payload_row"] if len(rows) else pa.array([], pa.int64()),
     ]
     return pa.table(columns, schema=QUARANTINE)
+
+
+def restated_rows(domain: str, rows: pa.Table, vendor: pa.Array) -> pa.Table:
+    """Return raw rows that a later version replaced, as canonical rows with the flag `restated`, sorted by version."""
+    same = {"vendors_seen": vendor, "vendor": vendor}
+    same |= {name: pa.array([text] * len(rows), pa.string()) for name, text in (("method", "only"), ("flags", "restated"))}
+    schema = CANONICAL[domain]
+    columns = [same[name] if name in same else rows[name].combine_chunks() for name in schema.names]
+    order = [(name, "ascending") for name in (*KEYS[domain], "known_on", "vendor", "payload", "payload_row")]
+    return pa.table(columns, schema=schema).sort_by(order).combine_chunks()
 
 
 def plain_value(value: object) -> object:

@@ -19,7 +19,7 @@ from quanto.stages.canonical.axes import IntArray
 from quanto.stages.canonical.bars import BoolArray, FloatArray
 from quanto.stages.canonical.choice import difference_to
 from quanto.stages.canonical.config import DomainSources, Fallback
-from quanto.stages.canonical.lineage import joined_names, quarantine_rows
+from quanto.stages.canonical.lineage import joined_names, quarantine_rows, restated_rows
 from quanto.stages.canonical.verdicts import SEPARATE_DAYS
 
 # What is chosen as one: the columns that name the unit of choice, and the value that vendors are compared by.
@@ -37,9 +37,10 @@ _HIGHEST_VOLATILITY = 10.0
 
 @dataclass(frozen=True)
 class RowsResult:
-    """Canonical rows of a domain, and what became of each raw row."""
+    """Canonical rows of a domain, the versions that a later one of the chosen rows replaced, and what became of each raw row."""
 
     table: pa.Table
+    restated: pa.Table
     quarantine: pa.Table
     rows: dict[str, int]
     selected: dict[str, int]
@@ -60,6 +61,7 @@ class _Stack:
     unit: IntArray
     reasons: IntArray
     superseded: BoolArray
+    replaced_by: IntArray  # the later version of the same vendor's row, -1 where there is none
 
     @property
     def open(self) -> BoolArray:
@@ -86,6 +88,7 @@ def reconcile_rows(domain: str, tables: Mapping[str, pa.Table], sources: DomainS
     counts = {what: {name: int((hit & (stack.vendor == index)).sum()) for name, index in count.items()} for what, hit in hits.items()}
     return RowsResult(
         table=_canonical(domain, stack, chosen, rank, flagged),
+        restated=_restated(domain, stack, chosen),
         quarantine=_quarantine(domain, stack),
         rows={name: len(tables[name]) for name in vendors},
         differences=differences,
@@ -100,7 +103,8 @@ def _stack(domain: str, vendors: Sequence[str], tables: Mapping[str, pa.Table]) 
     vendor = np.repeat(np.arange(len(vendors)), [len(part) for part in plain]).astype(np.int64)
     zeros = np.zeros(len(table), dtype=np.int64)
     key, unit = _group(table, KEYS[domain]), _group(table, CHOICE[domain])
-    return _Stack(tuple(vendors), table, vendor, key, unit, zeros, np.zeros(len(table), dtype=np.bool_))
+    never = np.full(len(table), -1, dtype=np.int64)
+    return _Stack(tuple(vendors), table, vendor, key, unit, zeros, np.zeros(len(table), dtype=np.bool_), never)
 
 
 def _group(table: pa.Table, columns: Sequence[str]) -> IntArray:
@@ -152,6 +156,8 @@ def _merge_duplicates(stack: _Stack) -> None:
     hit = broken[group] & (known[order] == known[winner])
     stack.reasons[order[hit]] |= BIT["conflicting_duplicate"]
     stack.superseded[order[(order != winner) & ~hit]] = True
+    earlier = ~hit & (known[order] < known[winner])
+    stack.replaced_by[order[earlier]] = winner[earlier]
 
 
 def _ranks(domain: str, stack: _Stack, sources: DomainSources) -> IntArray:
@@ -282,6 +288,14 @@ def _canonical(domain: str, stack: _Stack, chosen: BoolArray, rank: IntArray, fl
     columns = [extra[name] if name in extra else table[name].combine_chunks() for name in schema.names]
     out = pa.table(columns, schema=schema)
     return out.sort_by([(name, "ascending") for name in KEYS[domain]]).combine_chunks()
+
+
+def _restated(domain: str, stack: _Stack, chosen: BoolArray) -> pa.Table:
+    """Return the earlier versions of chosen rows, as canonical rows with the flag `restated`."""
+    rows = np.flatnonzero(stack.replaced_by >= 0)
+    rows = rows[chosen[stack.replaced_by[rows]]]
+    vendor = pa.array(np.array(stack.vendors, dtype=object)[stack.vendor[rows]], pa.string())
+    return restated_rows(domain, stack.table.take(pa.array(rows)), vendor)
 
 
 def _lead(domain: str, stack: _Stack, rank: IntArray) -> IntArray:

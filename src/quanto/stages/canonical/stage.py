@@ -12,11 +12,9 @@ import shutil
 from concurrent.futures import Executor
 from pathlib import Path
 
-import pyarrow as pa
-
 from quanto.core.errors import DataError
 from quanto.core.store import data_root, write_bytes, write_json, write_table
-from quanto.market.schema import CANONICAL, DOMAINS
+from quanto.market.schema import DOMAINS
 from quanto.stages.canonical.build import Context
 from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.lineage import sort_quarantine
@@ -34,13 +32,11 @@ from quanto.stages.canonical.tasks import (
     derive_identity,
     outlines_of,
     read_membership,
+    restated_tables,
     write_empty,
     write_years,
 )
 from quanto.stages.canonical.universe import identity_table, membership_table
-
-# One row per version: the key, when it was known, and where it came from.
-_VERSION = ("session", "symbol", "known_on", "vendor", "payload", "payload_row")
 
 
 def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
@@ -72,8 +68,8 @@ def run(config: CanonicalConfig, workspace: Path, executor: Executor) -> None:
     write_years(building / "index_level", "index_level", levels.table)
     surfaces = build_surfaces(files["options_surface"], outlines["options_surface"], config, building / "options_surface", executor)
     minutes = build_all_minutes(raw, context, building, executor)
-    restated = pa.concat_tables([CANONICAL["equity_ohlcv"].empty_table(), *(part.restated for part in bars)])
-    write_table(building / "restated/equity_ohlcv.parquet", restated.sort_by([(name, "ascending") for name in _VERSION]))
+    for domain, table in restated_tables(actions, bars, levels, surfaces).items():
+        write_table(building / f"restated/{domain}.parquet", table)
     lists = [*config.sources.membership, *read_membership(workspace, config.sources.membership_files)]
     quality = quality_of(config, files, outlines, actions, bars, levels, surfaces, minutes, derived)
     check_conservation(quality.counts)

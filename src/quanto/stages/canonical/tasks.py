@@ -18,7 +18,7 @@ from quanto.core.errors import MissingDataError
 from quanto.core.store import write_table
 from quanto.market.calendar import DateArray
 from quanto.market.corporate_actions import SplitHistory
-from quanto.market.schema import CANONICAL, DATE_COLUMN
+from quanto.market.schema import CANONICAL, DATE_COLUMN, KEYS
 from quanto.stages.canonical.actions import Action, ActionsResult, reconcile_actions
 from quanto.stages.canonical.axes import Partition, plan_partitions
 from quanto.stages.canonical.bars import BasisHistories
@@ -33,6 +33,9 @@ from quanto.stages.canonical.raw import Outline, RawFile, distinct, has_values, 
 from quanto.stages.canonical.rows import RowsResult, reconcile_rows
 from quanto.stages.canonical.splits import misbased_spans
 from quanto.stages.canonical.verdicts import assumed_verdicts, judge
+
+# What tells versions of one key apart, in order: when they were known, and where they came from.
+_VERSION = ("known_on", "vendor", "payload", "payload_row")
 
 
 @dataclass(frozen=True)
@@ -270,6 +273,23 @@ def write_years(folder: Path, domain: str, table: pa.Table) -> None:
     years = pc.year(table[DATE_COLUMN[domain]])
     for year in sorted(pc.unique(years).to_pylist()):
         write_table(folder / f"year={year}" / "part.parquet", table.filter(pc.equal(years, year)))
+
+
+def restated_tables(
+    actions: ActionsBuilt, bars: Sequence[BarsPart], levels: RowsResult, surfaces: Sequence[RowsResult]
+) -> dict[str, pa.Table]:
+    """Return per domain the versions that later ones of the canonical rows replaced, sorted by version."""
+    parts = {
+        "equity_ohlcv": [part.restated for part in bars],
+        "corporate_actions": [actions.result.restated],
+        "index_level": [levels.restated],
+        "options_surface": [item.restated for item in surfaces],
+    }
+    found = {}
+    for domain, tables in parts.items():
+        table = pa.concat_tables([CANONICAL[domain].empty_table(), *tables])
+        found[domain] = table.sort_by([(name, "ascending") for name in (*KEYS[domain], *_VERSION)]).combine_chunks()
+    return found
 
 
 def write_empty(root: Path) -> None:
