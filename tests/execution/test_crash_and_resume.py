@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from fakes.execution_worlds import World, sim_config, terms
 
+from quanto.core.store import write_json
 from quanto.execution.brokers.sim import SimConfig
 from quanto.execution.desk import Terms
 from quanto.execution.engine import read_book
@@ -130,9 +132,16 @@ def test_sixty_sessions_killed_after_every_event_give_the_same_book_orders_and_m
     with Journal(path) as journal:
         assert vars(read_book(journal)) == expected
         assert summarise(session_rows(journal.replay(), world.feed)) == metrics
+    facts = {"sessions": 60, "crash_points": len(lines), "identical_journals": len(lines), "kinds": kinds_of(lines)}
+    write_json(Path(os.environ.get("QUANTO_EVIDENCE", tmp_path)) / "risk_crash_at_every_event.json", facts)
 
 
-def sigkill_until_done(tmp_path: Path, sessions: int, kills: int) -> None:
+def kinds_of(lines: list[bytes]) -> dict[str, int]:
+    """Return how many events of each kind there are."""
+    return dict(sorted(Counter(str(json.loads(line)["body"]["kind"]) for line in lines).items()))
+
+
+def sigkill_until_done(tmp_path: Path, sessions: int, kills: int) -> int:
     setup = busy(5, sessions)
     run(tmp_path / "whole.jsonl", setup)
     whole = (tmp_path / "whole.jsonl").read_bytes()
@@ -161,6 +170,7 @@ def sigkill_until_done(tmp_path: Path, sessions: int, kills: int) -> None:
     run(path, setup)
     assert path.read_bytes() == whole
     assert done >= kills - 1
+    return done
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:
@@ -169,4 +179,7 @@ def test_a_killed_process_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.acceptance
 def test_thirty_real_kills_leave_the_same_bytes(tmp_path: Path) -> None:
-    sigkill_until_done(tmp_path, sessions=400, kills=30)
+    done = sigkill_until_done(tmp_path, sessions=400, kills=31)
+    assert done >= 30
+    facts = {"sessions": 400, "sigkills": done, "identical_journal": True}
+    write_json(Path(os.environ.get("QUANTO_EVIDENCE", tmp_path)) / "risk_sigkills.json", facts)

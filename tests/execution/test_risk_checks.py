@@ -830,3 +830,64 @@ def test_every_limit_of_the_policy_is_read_by_a_check_or_by_the_engine() -> None
     text += Path("src/quanto/stages/shadow/shadowing.py").read_text()
     unused = [name for name in RiskPolicy.model_fields if f".{name}" not in text]
     assert unused == []
+
+
+def test_an_order_is_cut_to_a_fraction_of_a_share_where_no_lots_are_asked_for() -> None:
+    verdict = judge(order(quantity=100.0), snapshot(), wide_policy(max_order_notional_usd=10.0))
+    assert verdict.quantity == pytest.approx(0.5, rel=1e-9)
+    assert verdict.clipped
+    assert judge(order(quantity=100.0), snapshot(), wide_policy(max_order_notional_usd=10.0), lot_shares=1.0).denied
+
+
+@pytest.mark.parametrize("by", [0.0, -2.0, math.nan])
+def test_a_share_of_what_is_no_size_is_unknown(by: float) -> None:
+    assert math.isnan(ratio(1.0, by))
+
+
+@pytest.mark.parametrize(("value", "cash"), [(10.0, -20.0), (10.0, -10.0)])
+def test_a_portfolio_without_value_is_unknown_in_every_share_of_it(value: float, cash: float) -> None:
+    found = portfolio_breaches(np.array([value]), cash, np.array([1e6]), np.ones(1), ("A",), wide_policy())
+    measured = {breach.check: breach.found for breach in found}
+    assert {"gross_exposure", "net_exposure", "leverage", "beta", "gap_loss", "cash", "name_weight"} <= set(measured)
+    assert all(math.isnan(value) for value in measured.values())
+
+
+def test_assets_of_a_portfolio_are_its_long_positions_and_its_cash() -> None:
+    values = np.array([79.5, 0.5, -30.0])  # NAV 100 with the cash of 50
+    found = {
+        breach.check: breach
+        for breach in portfolio_breaches(values, 50.0, np.full(3, 1e6), np.ones(3), ("A", "B", "C"), wide_policy(max_leverage=1.25))
+    }
+    assert found["leverage"].found == pytest.approx(1.3, rel=1e-12)
+    assert found["sign_flip"].limit == 0.0
+    assert found["sign_flip"].found == 30.0
+
+
+def test_a_large_limit_is_forgiven_rounding_in_its_own_size() -> None:
+    limits: dict[str, Any] = {"max_gross_exposure": 2000.0, "max_net_exposure": 2000.0, "max_name_weight": 1000.0}
+
+    def found(weight: float) -> set[str]:
+        values, adv = np.array([weight]), np.array([1e12])
+        return {breach.check for breach in portfolio_breaches(values, 1.0 - weight, adv, np.zeros(1), ("A",), wide_policy(**limits))}
+
+    assert "name_weight" not in found(1000.0 * (1 + 0.8e-9))
+    assert "name_weight" in found(1000.0 * (1 + 1.2e-9))
+
+
+def test_nothing_held_is_no_exposure_at_all() -> None:
+    totals = total(snapshot(shares=[0.0, 0.0, 0.0]))
+    assert tuple(totals) == (0.0,) * 8
+    policy = wide_policy(max_gap_loss=1e-6)
+    assert portfolio_breaches(np.zeros(2), 100.0, np.full(2, np.nan), np.full(2, np.nan), ("A", "B"), policy) == []
+
+
+def test_a_batch_passes_beside_holdings_in_every_name() -> None:
+    known = snapshot(shares=[100.0, 10.0, 2.0], cash=8_700.0)
+    assert all_pass([order()], known, wide_policy())
+    assert all_pass([order(quantity=0.001)], snapshot(nav=0.5, nav_now=0.5, shares=[0.01, 0.01, 0.001], cash=0.3), wide_policy())
+
+
+def test_a_thin_name_still_takes_its_days_to_leave() -> None:
+    policy = wide_policy(max_days_to_exit=1.0)
+    found = portfolio_breaches(np.array([0.06]), 1.0, np.array([0.5]), np.ones(1), ("A",), policy)
+    assert [(breach.check, breach.found) for breach in found] == [("days_to_exit", pytest.approx(1.2))]
