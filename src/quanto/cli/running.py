@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import getpass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quanto.cli.command import Command, Result, workspace
 from quanto.core.config import load_section, read_yaml
 from quanto.core.errors import ConfigError
 from quanto.core.store import data_root, write_bytes, write_json
+
+if TYPE_CHECKING:  # a verb imports what it needs when it runs
+    from quanto.execution.broker import BrokerAccount
 
 PAPER = "conf/execution/paper.yaml"
 DATA_HELP = "the revision whose canonical data and features are used, made by the same code"
@@ -97,18 +100,33 @@ def run_paper(options: argparse.Namespace) -> Result:
 
 def risk(options: argparse.Namespace) -> Result:
     """Show, throw or lift the halt of a paper account; lifting is audited in its journal."""
-    from quanto.execution.account import kill_reason, resume_halt, throw_kill_switch
+    from quanto.execution.account import halt_reason, kill_reason, resume_halt, throw_kill_switch
     from quanto.execution.clock import WallClock
 
     folder = data_root() / "paper" / options.account
     if options.action == "status":
-        reason = kill_reason(folder)
-        return Result((f"kill switch: {reason or 'not thrown'}",), {"kill_switch": reason})
+        switch, halted = kill_reason(folder), halt_reason(folder)
+        lines = (f"kill switch: {switch or 'not thrown'}", f"halt: {halted or 'none'}")
+        return Result(lines, {"kill_switch": switch, "halt": halted}, exit_code=int(bool(switch or halted)))
     if options.action == "halt":
         throw_kill_switch(folder, options.reason or "")
         return Result(("the kill switch is thrown; nothing trades until `quanto risk resume`",), {"halted": True})
-    lifted = resume_halt(folder, options.reason or "", options.operator or getpass.getuser(), WallClock())
+    account = _broker_account(options) if options.adopt else None
+    lifted = resume_halt(folder, options.reason or "", options.operator or getpass.getuser(), WallClock(), account)
     return Result((f"lifted: {lifted}",), {"lifted": lifted})
+
+
+def _broker_account(options: argparse.Namespace) -> BrokerAccount:
+    from quanto.execution.brokers.alpaca import AlpacaBroker
+    from quanto.execution.clock import WallClock
+    from quanto.execution.paper import PaperConfig
+
+    paper = load_section("paper", read_yaml(workspace(options) / (options.config or PAPER)), PaperConfig)
+    if paper.account != options.account:
+        raise ConfigError(
+            f"the configuration is of the account {paper.account}, not {options.account}; name both with --config and --account"
+        )
+    return AlpacaBroker(paper.broker, WallClock()).account()
 
 
 def calibrate_gates(options: argparse.Namespace) -> Result:
@@ -159,6 +177,12 @@ def _risk_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("status", "halt", "resume"))
     parser.add_argument("--account", default="paper", help="the account of conf/execution/paper.yaml")
     parser.add_argument("--reason", help="why; needed to halt and to resume")
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="resume from what the broker's account holds now; the differences are journalled as adjustments",
+    )
+    parser.add_argument("--config", help=f"the account's configuration, for --adopt (default: {PAPER})")
     parser.add_argument("--operator", help="who resumes (default: the user that runs the command)")
 
 

@@ -12,10 +12,11 @@ from filelock import FileLock, Timeout
 
 from quanto.core.errors import ExecutionError
 from quanto.core.store import write_bytes
+from quanto.execution.book import Book
 from quanto.execution.broker import BrokerAccount, Flow
 from quanto.execution.clock import Clock
 from quanto.execution.engine import read_book
-from quanto.execution.journal import Journal
+from quanto.execution.journal import Journal, read_journal
 
 JOURNAL = "journal.jsonl"
 LOG = "log.jsonl"
@@ -65,6 +66,23 @@ def kill_reason(folder: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         return f"the switch cannot be read ({type(error).__name__})"
+
+
+def halt_reason(folder: Path) -> str:
+    """Return why the account's journal is halted, "" if it is not or there is none; reads beside a running engine.
+
+    Raises
+    ------
+    IntegrityError
+        If a byte of the journal was changed.
+    """
+    path = folder / JOURNAL
+    if not path.exists():
+        return ""
+    book = Book()
+    for event in read_journal(path):
+        book.apply(event)
+    return book.halted or book.due
 
 
 def resume_halt(

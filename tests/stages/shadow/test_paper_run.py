@@ -218,7 +218,9 @@ def test_a_foreign_position_halts_until_the_command_lifts_it(office: Office, cap
 
 
 def test_the_kill_switch_of_the_command_line_holds_through_restarts(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quanto(["risk", "status"]) == 0
     assert quanto(["risk", "halt", "--reason", "vendor outage"]) == 0
+    assert quanto(["risk", "status"]) != 0
     for day in (FIRST, FIRST + 1):
         run = office.morning(day)
         assert (run.code, office.fake.posts) == (ExitCode.HALTED, 0)
@@ -226,4 +228,26 @@ def test_the_kill_switch_of_the_command_line_holds_through_restarts(office: Offi
     assert quanto(["risk", "resume", "--reason", "vendor is back", "--operator", "officer"]) == 0
     assert office.morning(FIRST + 2).code == ExitCode.OK
     assert office.fake.posts > 0
+    capsys.readouterr()
+
+
+def test_a_break_that_stays_is_adopted_by_the_command(office: Office, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    office.morning(FIRST)
+    symbol = min(office.fake.positions)
+    office.fake.positions[symbol] += 3
+    office.fake.cash -= 60
+    assert office.morning(FIRST + 1).code == ExitCode.HALTED
+    capsys.readouterr()
+    assert quanto(["risk", "status"]) != 0
+    assert symbol in capsys.readouterr().out
+    lift = ["risk", "resume", "--reason", "bought by hand", "--operator", "officer"]
+    assert quanto(lift) == 0
+    assert office.morning(FIRST + 2).code == ExitCode.HALTED, "book and broker still differ"
+    path = tmp_path / "paper.yaml"
+    path.write_text(f"account: paper\nbroker: {{base_url: '{office.fake.base_url}'}}\n")
+    assert quanto([*lift, "--adopt", "--config", str(path)]) == 0
+    flows = {flow["symbol"]: (flow["kind"], flow["shares"], flow["cash"]) for flow in office.events("resume")[-1]["flows"]}
+    assert flows[symbol] == ("adjustment", pytest.approx(3.0, abs=1e-6), 0.0)
+    assert flows[""][2] == pytest.approx(-60.0, abs=1.0)
+    assert office.morning(FIRST + 3).code == ExitCode.OK
     capsys.readouterr()
