@@ -275,3 +275,10 @@ def test_the_sheets_tiingo_row_is_read() -> None:
         fake.fault(lambda _: Reply(body), calls=None)
         row = rows_of(ingest(vendor, "equity_ohlcv"))[0]
     assert (str(row["session"]), row["close"], row["adj_close"]) == ("2026-01-06", 50.8, 50.55)
+
+
+def test_the_keyless_files_of_fred_have_a_host_of_their_own() -> None:
+    series = [{"name": "VIX", "code": "VIXCLS", "unit": "percent"}]
+    options = [load_section("fred", {"series": series, "source": source}, FredOptions) for source in ("api", "csv")]
+    hosts = [FredVendor("fred", item).base_url for item in options]
+    assert hosts == ["https://api.stlouisfed.org", "https://fred.stlouisfed.org"]

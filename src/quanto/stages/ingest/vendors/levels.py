@@ -26,6 +26,7 @@ from quanto.stages.ingest.wire import decode_json
 
 DOMAINS = frozenset({"index_level"})
 PAGE_ROWS = 100_000
+FILES_URL = "https://fred.stlouisfed.org"  # the keyless files have another host than the API
 
 
 class SeriesOption(Section):
@@ -105,6 +106,8 @@ class FredVendor(_LevelVendor):
     """FRED: published the next morning, so knowable a session after the observation."""
 
     def __init__(self, name: str, options: FredOptions, clock: Clock | None = None) -> None:
+        if options.source == "csv" and "base_url" not in options.model_fields_set:
+            options = options.model_copy(update={"base_url": FILES_URL})
         super().__init__(name, options, clock)
         self.options = options
 
