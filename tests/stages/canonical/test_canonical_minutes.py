@@ -23,6 +23,8 @@ from quanto.core.store import read_json, read_table, write_table
 from quanto.market.calendar import as_date, sessions_between
 from quanto.market.minutes import CANONICAL_MINUTES, DAILY, MINUTES, RAW_MINUTES, daily_bars, session_hours
 from quanto.market.schema import RAW
+from quanto.stages.canonical import minute_tasks
+from quanto.stages.canonical.minutes import build_minutes
 from tests.stages.canonical.minute_month import run, write_day
 from tests.stages.canonical.vendor_tables import ROOT, Serial, build, canonical_config, put, quarantine
 
@@ -195,6 +197,33 @@ def test_any_order_of_minutes_gives_the_same_bytes(tmp_path: Path) -> None:
         put_minutes(folder, "one", [rows[at] for at in np.random.default_rng(seed).permutation(len(rows))])
         build(folder)
     assert digest_tree(tmp_path / "a/data/canonical") == digest_tree(tmp_path / "b/data/canonical")
+
+
+def test_only_touched_sessions_of_minutes_are_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = [as_date(day) for day in sessions_between(date(2026, 1, 5), date(2026, 1, 8))]
+    computed: list[date] = []
+
+    def watched(session: date, *rest: object) -> object:
+        computed.append(session)
+        return build_minutes(session, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(minute_tasks, "build_minutes", watched)
+    put_days(tmp_path, "one", {"AAA": 53.9})
+    for day in days:
+        put_minutes(tmp_path, "one", minute_rows(session=day), day)
+    build(tmp_path)
+    whole = digest_tree(tmp_path / "data/canonical"), digest_tree(tmp_path / "reports/canonical")
+    assert computed == days
+    build(tmp_path)
+    assert computed == days
+    assert (digest_tree(tmp_path / "data/canonical"), digest_tree(tmp_path / "reports/canonical")) == whole
+    put_minutes(tmp_path, "one", minute_rows(session=days[1], price=51.0), days[1])
+    build(tmp_path)
+    assert computed[len(days) :] == [days[1]]
+    touched = digest_tree(tmp_path / "data/canonical")
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "empty"))
+    build(tmp_path)
+    assert digest_tree(tmp_path / "data/canonical") == touched
 
 
 def test_a_build_without_minutes_has_no_trace_of_them(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +28,18 @@ import pyarrow.compute as pc
 from quanto.core.digest import canonical_json, digest_bytes, digest_file, digest_tree, digest_value
 from quanto.core.store import data_root, table_digest, write_bytes, write_table
 from quanto.market import schema
+from quanto.market.minutes import CANONICAL_MINUTES
 from quanto.market.schema import CANONICAL, QUARANTINE
 from quanto.stages.canonical.axes import Partition
 from quanto.stages.canonical.build import BarsPart, Context, Counts
 from quanto.stages.canonical.choice import Overlap, Verdicts
+from quanto.stages.canonical.config import CanonicalConfig
 from quanto.stages.canonical.disagreement import COMPARED, DETAILS
+from quanto.stages.canonical.minutes import MinutesContext, MinutesPart
 from quanto.stages.canonical.splits import Step
 from quanto.stages.canonical.verdicts import YearOverlap
+
+PartT = TypeVar("PartT", BarsPart, MinutesPart)
 
 # Settings that no partition's result depends on.
 _WITHOUT = ("max_missing", "max_disagreement", "partition_rows", "start_date", "end_date", "implied_actions", "match_sessions")
@@ -62,10 +67,7 @@ def partition_key(
     partition: Partition, tables: Sequence[pa.Table], symbols: Sequence[str], verdicts: Verdicts, context: Context, code: str
 ) -> str:
     """Return the name of a partition's result: the digest of everything that it depends on."""
-    # Rules of tickers that have no row here change nothing: a new symbol change touches its own partitions.
     names = {name for table in tables for name in pc.unique(table["symbol"]).to_pylist()}
-    rules = [rule.model_dump(mode="json") for rule in context.config.sources.identity if rule.symbol in names]
-    settings = {key: value for key, value in context.config.model_dump(mode="json").items() if key not in _WITHOUT}
     histories = {vendor: history.events() for vendor, history in context.histories.dividends.items()}
     return digest_value(
         {
@@ -80,7 +82,36 @@ def partition_key(
             "dividends": histories,
             "blocked": dict(context.blocked),
             "misbased": [[span.vendor, span.symbol, span.first, span.until] for span in context.misbased],
-            "settings": {**settings, "sources": {**settings["sources"], "identity": rules}},
+            "settings": _settings(context.config, names),
+            "code": code,
+        }
+    )
+
+
+def _settings(config: CanonicalConfig, names: Collection[str]) -> dict[str, Any]:
+    """Return the settings that a result depends on; identity rules of tickers without a row change nothing."""
+    settings = {key: value for key, value in config.model_dump(mode="json").items() if key not in _WITHOUT}
+    rules = [rule.model_dump(mode="json") for rule in config.sources.identity if rule.symbol in names]
+    return {**settings, "sources": {**settings["sources"], "identity": rules}}
+
+
+def minutes_key(
+    name: str, files: Sequence[Path | None], names: Collection[str], daily: pa.Table, context: MinutesContext, code: str
+) -> str:
+    """Return the name of a block of minutes: the digest of its raw files and everything else that it depends on.
+
+    `names` are the tickers in the files, `context` the block's own (`MinutesContext.within`).
+    """
+    return digest_value(
+        {
+            "minutes": name,
+            "vendors": list(context.vendors),
+            "files": [digest_file(file) if file else None for file in files],
+            "daily": table_digest(daily),
+            "splits": context.histories.splits.events(),
+            "dividends": {vendor: history.events() for vendor, history in sorted(context.histories.dividends.items())},
+            "blocked": dict(sorted(context.blocked.items())),
+            "settings": _settings(context.config, names),
             "code": code,
         }
     )
@@ -88,14 +119,22 @@ def partition_key(
 
 def recall(root: Path, key: str, target: Path) -> BarsPart | None:
     """Return a partition from the memo, its rows linked to `target`; None where it is unknown or damaged."""
-    entry = root / key
+    return _recall(root / key, target, _part)
+
+
+def recall_minutes(root: Path, key: str, target: Path) -> MinutesPart | None:
+    """Return a block of minutes as `recall` does."""
+    return _recall(root / key, target, _minutes)
+
+
+def _recall(entry: Path, target: Path, build: Callable[[dict[str, Any], np.lib.npyio.NpzFile], PartT]) -> PartT | None:
     try:
         digest, _, content = (entry / "facts").read_bytes().partition(b"\n")
         if digest.decode() != digest_bytes(content):
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             facts = json.loads(stored["facts"].tobytes())
-            part = _part(facts, stored)
+            part = build(facts, stored)
         if facts["rows"]:
             if digest_file(entry / "rows.parquet") != facts["sha256"]:
                 return None
@@ -109,14 +148,23 @@ def recall(root: Path, key: str, target: Path) -> BarsPart | None:
 
 def remember(root: Path, key: str, part: BarsPart, target: Path) -> None:
     """Write a partition's rows to `target` and keep them, with all that was counted, in the memo."""
+    _keep(root, key, part.table, target, lambda sha256: _facts(part, sha256))
+
+
+def remember_minutes(root: Path, key: str, part: MinutesPart, target: Path) -> None:
+    """Write and keep a block of minutes as `remember` does."""
+    _keep(root, key, part.table, target, lambda sha256: _minute_facts(part, sha256))
+
+
+def _keep(root: Path, key: str, table: pa.Table, target: Path, facts: Callable[[str], bytes]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=root, prefix=f".{key[:16]}."))
     try:
         rows = folder / "rows.parquet"
-        if len(part.table):
-            write_table(rows, part.table)
+        if len(table):
+            write_table(rows, table)
             _link(rows, target)
-        write_bytes(folder / "facts", _facts(part, digest_file(rows) if len(part.table) else ""))
+        write_bytes(folder / "facts", facts(digest_file(rows) if len(table) else ""))
         shutil.rmtree(root / key, ignore_errors=True)
         folder.rename(root / key)
     except OSError:
@@ -185,11 +233,38 @@ def _facts(part: BarsPart, sha256: str) -> bytes:
     }
     arrays: dict[str, Any] = {f"overlap_{name}": getattr(part.measured.overlap, name) for name in _OVERLAP}
     arrays |= {name: _ipc(getattr(part, name)) for name in ("restated", "quarantine", "details", "compared")}
+    return _sealed(facts, sessions=part.sessions, present=part.present, **arrays)
+
+
+def _minute_facts(part: MinutesPart, sha256: str) -> bytes:
+    facts = {
+        "session": part.session,
+        "counts": {vendor: asdict(counts) for vendor, counts in part.counts.items()},
+        "outside": part.outside,
+        "rows": part.rows,
+        "sha256": sha256,
+    }
+    return _sealed(facts, **{name: _ipc(getattr(part, name)) for name in ("quarantine", "details", "compared")})
+
+
+def _sealed(facts: dict[str, Any], **arrays: Any) -> bytes:
     sink = io.BytesIO()
-    text = np.frombuffer(canonical_json(facts), dtype=np.uint8)
-    np.savez(sink, facts=text, sessions=part.sessions, present=part.present, **arrays)
+    np.savez(sink, facts=np.frombuffer(canonical_json(facts), dtype=np.uint8), **arrays)
     # NumPy reads an archive without its checksums: the content is held to a digest of its own.
     return digest_bytes(sink.getvalue()).encode() + b"\n" + sink.getvalue()
+
+
+def _minutes(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> MinutesPart:
+    return MinutesPart(
+        session=date.fromisoformat(facts["session"]),
+        table=CANONICAL_MINUTES.empty_table(),
+        rows=facts["rows"],
+        quarantine=_table(stored["quarantine"], QUARANTINE),
+        counts={vendor: Counts(**item) for vendor, item in facts["counts"].items()},
+        outside=facts["outside"],
+        details=_table(stored["details"], DETAILS),
+        compared=_table(stored["compared"], COMPARED),
+    )
 
 
 def _part(facts: dict[str, Any], stored: np.lib.npyio.NpzFile) -> BarsPart:

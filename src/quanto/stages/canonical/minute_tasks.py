@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from quanto.core.errors import ConfigError, DataError
-from quanto.core.store import write_table
 from quanto.market.minutes import CANONICAL_MINUTES, MINUTES, RAW_MINUTES
 from quanto.market.schema import CANONICAL, PRICES
 from quanto.stages.canonical.build import Context
 from quanto.stages.canonical.config import CanonicalConfig
+from quanto.stages.canonical.memo import code_digest, memo_folder, minutes_key, recall_minutes, remember_minutes
 from quanto.stages.canonical.minutes import MinutesContext, MinutesPart, build_minutes, in_block, minute_symbols
 from quanto.stages.canonical.raw import DICTIONARIES
 from quanto.stages.canonical.report import VendorCount
@@ -35,6 +35,8 @@ class MinutesTask:
     files: tuple[Path | None, ...]
     context: MinutesContext
     building: Path
+    memo: Path
+    code: str
 
     @property
     def key(self) -> str:
@@ -56,11 +58,12 @@ def build_all_minutes(raw: Path, context: Context, building: Path, executor: Exe
     low, high = config.start_date or date.min, config.end_date or date.max
     sessions = sorted({day for found in files.values() for day in found if low <= day <= high})
     shared = MinutesContext(config, vendors, context.histories, context.blocked)
+    memo, code = memo_folder(), code_digest()
     tasks = []
     for session in sessions:
         held = tuple(files[name].get(session) for name in vendors)
         blocks = max(1, -(-sum(_open(file).metadata.num_rows for file in held if file) // config.partition_rows))
-        tasks += [MinutesTask(session, block, blocks, held, shared, building) for block in range(blocks)]
+        tasks += [MinutesTask(session, block, blocks, held, shared, building, memo, code) for block in range(blocks)]
     return list(executor.map(build_minutes_block, tasks))
 
 
@@ -80,18 +83,24 @@ def find_minutes(raw: Path, priority: Sequence[str]) -> dict[str, dict[date, Pat
 
 
 def build_minutes_block(task: MinutesTask) -> MinutesPart:
-    """Build and write one block of a session; return all but its rows."""
-    config = task.context.config
-    symbols: frozenset[str] | None = None
-    if task.blocks > 1:
-        every = minute_symbols([_read(file, ["session", "symbol"]) for file in task.files], task.session, task.context)
-        symbols = frozenset(every[len(every) * task.block // task.blocks : len(every) * (task.block + 1) // task.blocks])
-    named = zip(task.context.vendors, task.files, strict=True)
-    tables = [_read_block(vendor, file, task.session, symbols, config) for vendor, file in named]
+    """Build and write one block of a session, or link it from the memo; return all but its rows."""
+    keys = [_read(file, ["session", "symbol", "basis_as_of"]) for file in task.files]
+    every = minute_symbols(keys, task.session, task.context)
+    symbols = frozenset(every[len(every) * task.block // task.blocks : len(every) * (task.block + 1) // task.blocks])
+    seen = [day for table in keys if (day := pc.max(table["basis_as_of"]).as_py()) is not None]
+    context = task.context.within(symbols, task.session, max([task.session, *seen]))
     daily = _daily_bars(task.building / f"equity_ohlcv/year={task.session.year}", task.session)
-    part = build_minutes(task.session, tables, daily, task.context)
-    if len(part.table):
-        write_table(task.building / MINUTES / f"year={task.session.year}" / f"{task.key}.parquet", part.table)
+    target = task.building / MINUTES / f"year={task.session.year}" / f"{task.key}.parquet"
+    names = {name for table in keys for name in pc.unique(table["symbol"]).to_pylist()}
+    key = minutes_key(f"{task.key}/{task.blocks}", task.files, names, daily, context, task.code)
+    known = recall_minutes(task.memo, key, target)
+    if known is not None:
+        return known
+    named = zip(context.vendors, task.files, strict=True)
+    wanted = symbols if task.blocks > 1 else None
+    tables = [_read_block(vendor, file, task.session, wanted, context.config) for vendor, file in named]
+    part = build_minutes(task.session, tables, daily, context)
+    remember_minutes(task.memo, key, part, target)
     return replace(part, table=CANONICAL_MINUTES.empty_table())
 
 

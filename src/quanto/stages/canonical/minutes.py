@@ -8,7 +8,7 @@ vendor that stands in for a better one must agree with the daily bar, or its min
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -49,6 +49,12 @@ class MinutesContext:
     vendors: tuple[str, ...]
     histories: BasisHistories
     blocked: Mapping[str, date]
+
+    def within(self, symbols: Collection[str], session: date, until: date) -> MinutesContext:
+        """Return what of it concerns some symbols on a session, where bases see actions up to `until`."""
+        dividends = {vendor: history.within(list(symbols), session, until) for vendor, history in sorted(self.histories.dividends.items())}
+        histories = BasisHistories(self.histories.splits.within(list(symbols), session, until), dividends)
+        return replace(self, histories=histories, blocked={name: day for name, day in sorted(self.blocked.items()) if name in symbols})
 
 
 @dataclass(frozen=True)
