@@ -61,23 +61,31 @@ def run(place: Path, *arguments: str) -> str:
 
 
 def mutation_score(place: Path) -> dict[str, Any]:
-    """Return the share of mutants killed, in all and per module, and where the others are."""
+    """Try every mutant that a session at `place` has not tried yet, and return the score."""
     if not (place / "session.sqlite").exists():  # a run that was cut off goes on
         prepare(place)
         run(place, "cosmic-ray", "init", "mutation.toml", "session.sqlite")
         run(place, "cr-filter-operators", "session.sqlite", "mutation.toml")
     run(place, "python", "fork_mutants.py", "session.sqlite")
+    return score_of(place)
+
+
+def score_of(place: Path) -> dict[str, Any]:
+    """Return the share of mutants killed, in all and per module, and where the others are."""
     outcomes: Counter[tuple[str, str]] = Counter()
     survivors = []
     for line in run(place, "cosmic-ray", "dump", "session.sqlite").splitlines():
         work, result = json.loads(line)
-        if result["worker_outcome"] == "skipped":
+        if result is None or result["worker_outcome"] == "skipped":
             continue
         mutation = work["mutations"][0]
         module = Path(mutation["module_path"]).stem
         outcomes[module, result["test_outcome"]] += 1
         if result["test_outcome"] == "survived":
-            survivors.append({"module": module, "line": mutation["start_pos"][0], "operator": mutation["operator_name"]})
+            row, column = mutation["start_pos"]
+            source = (place / mutation["module_path"]).read_text().splitlines()[row - 1]
+            where = {"module": module, "line": row, "column": column, "source": source.strip()}
+            survivors.append({**where, "operator": mutation["operator_name"].removeprefix("core/"), "occurrence": mutation["occurrence"]})
     total, killed = sum(outcomes.values()), sum(count for (_, outcome), count in outcomes.items() if outcome == "killed")
     return {
         "tool": "cosmic-ray",
@@ -85,7 +93,9 @@ def mutation_score(place: Path) -> dict[str, Any]:
         "killed": killed,
         "score": killed / total,
         "modules": {name: {outcome: count for (module, outcome), count in sorted(outcomes.items()) if module == name} for name in MODULES},
-        "survivors": sorted(survivors, key=lambda item: (item["module"], item["line"], item["operator"])),
+        "survivors": sorted(
+            survivors, key=lambda item: (item["module"], item["line"], item["column"], item["operator"], item["occurrence"])
+        ),
     }
 
 
