@@ -63,7 +63,7 @@ def read_view(config: FeaturesConfig, workspace: Path) -> tuple[MarketView, dict
     bars, actions, levels, surface_rows = (
         _read(workspace, domain, CANONICAL[domain]) for domain in (BARS, ACTIONS, "index_level", SURFACE)
     )
-    restated, membership = _read(workspace, "restated", CANONICAL[BARS]), _read(workspace, "membership", MEMBERSHIP)
+    restated, membership = _read(workspace, f"restated/{BARS}.parquet", CANONICAL[BARS]), _read(workspace, "membership", MEMBERSHIP)
     tables = CanonicalTables(bars, actions, levels, restated, membership)
     series = wanted_series(config)
     first = first_session(tables, tuple(series.values()))
