@@ -57,7 +57,7 @@ def run_stage(stage: str, workspace: Path) -> Manifest:
     started = time.monotonic()
     try:
         before = _digests(workspace, plan)
-        with open_executor(runtime) as executor:
+        with open_executor(runtime, stage) as executor:
             importlib.import_module(f"quanto.stages.{stage}.stage").run(config, workspace, executor)
         _refuse_moving_ground(before, _digests(workspace, plan))
         manifest = Manifest(
