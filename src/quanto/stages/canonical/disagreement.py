@@ -1,7 +1,8 @@
 """Why two vendors differ: every value beyond the tolerance gets a class, from the strongest evidence down.
 
 1. `rounding`: at most one tick of the vendor's own quotation.
-2. `stale_fill`: one side repeats its own last close while the other moves.
+2. `stale_fill`: one side repeats its own last bar, or stands at its last close, while the other moves (a close alone that
+   repeats: where nothing up to 7 explains the difference).
 3. `split_basis`, `volume_basis`: the ratio is a product of the symbol's splits, or one that splits have, and it stays.
 4. `unit_error`: the ratio is 100 or 1000, or the inverse.
 5. `dividend_basis`: the difference is the dividend of the next ex-date, or the ratio is near one and stays.
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from quanto.market.corporate_actions import CASH_KINDS, SplitHistory, split_history
+from quanto.market.schema import PRICES
 from quanto.stages.canonical.axes import Axes, IntArray
 from quanto.stages.canonical.bars import FIELDS, BoolArray, FloatArray, VendorBars
 from quanto.stages.canonical.choice import difference_to
@@ -185,7 +187,8 @@ def _classify(
     with np.errstate(invalid="ignore", divide="ignore"):
         tests = _tests(case, mine, bar, axes, chosen, config, actions, payout, bad_session)
     last = "volume_difference" if case.field == "volume" else "bad_tick"
-    kinds = [CLASSES.index(name) for name in tests]
+    # A close alone that repeats may be chance: a stale fill only where nothing else explains it.
+    kinds = [CLASSES.index("stale_fill" if name == "repeated_close" else name) for name in tests]
     return np.select(list(tests.values()), kinds, CLASSES.index(last)).astype(np.int64)
 
 
@@ -216,7 +219,8 @@ def _tests(
     close_agrees = difference_to(bar.fields["close"][row, column], chosen["close"][row, column]) <= config.tolerances.close
     tick = np.maximum(_tick(case.chosen, mine, row, column), _tick(case.value, bar, row, column))
     never = np.zeros(len(row), dtype=np.bool_)
-    stale = (_shifted(grid, row, column, -1) == case.value) ^ (_shifted(own, row, column, -1) == case.chosen)
+    repeats = (_shifted(grid, row, column, -1) == case.value) ^ (_shifted(own, row, column, -1) == case.chosen)
+    stale = repeats & (_is_stale(bar.fields, row, column) | _is_stale(chosen, row, column))
     shifted = _is_shifted(case.value, own, row, column)
     # One equal high or open is chance: the whole bar must be the neighbour's.
     shifted &= _is_shifted(bar.fields["close"][row, column], chosen["close"], row, column)
@@ -226,12 +230,23 @@ def _tests(
         "split_basis": never if volume else on_split | simple,
         "volume_basis": on_split | simple if volume else never,
         "unit_error": _near(ratio, _UNITS, match),
-        "dividend_basis": never if volume else ((case.field == "close") & owed) | (steady & (np.abs(ratio - 1) < 0.5)),
+        "dividend_basis": never if volume else ((case.field == "close") & owed) | (steady & (np.abs(ratio - 1) < 0.5) & ~shifted),
         "one_day_shift": shifted & ~stale,
         "bad_session": bad_session[row] & (case.field == "close"),
+        "repeated_close": repeats if case.field == "close" else never,
         "open_auction": close_agrees & (np.abs(ratio - 1) <= _OPEN_RANGE) if case.field == "open" else never,
         "range_rules": close_agrees & (np.abs(ratio - 1) <= _HIGH_LOW_RANGE) if case.field in ("high", "low") else never,
     }
+
+
+def _is_stale(bars: Mapping[str, FloatArray], row: IntArray, column: IntArray) -> BoolArray:
+    """Return whether each bar has all prices of the bar before, or stands at its close."""
+    last = _shifted(bars["close"], row, column, -1)
+    same, flat = np.ones(len(row), dtype=np.bool_), np.ones(len(row), dtype=np.bool_)
+    for name in PRICES:
+        same &= bars[name][row, column] == _shifted(bars[name], row, column, -1)
+        flat &= bars[name][row, column] == last
+    return same | flat
 
 
 def _is_shifted(value: FloatArray, own: FloatArray, row: IntArray, column: IntArray) -> BoolArray:
