@@ -67,7 +67,10 @@ def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
         module = Path(mutation["module_path"]).stem
         outcomes[module, result["test_outcome"]] += 1
         if result["test_outcome"] == "survived":
-            survivors.append({"module": module, "line": mutation["start_pos"][0], "operator": mutation["operator_name"]})
+            row, column = mutation["start_pos"]
+            source = (place / mutation["module_path"]).read_text().splitlines()[row - 1].strip()
+            operator = mutation["operator_name"].removeprefix("core/")
+            survivors.append({"module": module, "line": row, "column": column, "source": source, "operator": operator})
     total, killed = sum(outcomes.values()), sum(count for (_, outcome), count in outcomes.items() if outcome == "killed")
     names = [name.rsplit(".", 1)[1] for name in subject.modules]
     return {
@@ -76,7 +79,7 @@ def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
         "killed": killed,
         "score": round(killed / total, 4),
         "modules": {name: {outcome: count for (module, outcome), count in sorted(outcomes.items()) if module == name} for name in names},
-        "survivors": sorted(survivors, key=lambda item: (item["module"], item["line"], item["operator"])),
+        "survivors": sorted(survivors, key=lambda item: (item["module"], item["line"], item["column"], item["operator"])),
     }
 
 
