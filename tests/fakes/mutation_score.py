@@ -56,6 +56,8 @@ def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
         _prepare(place, subject)
         _run(place, subject, "cosmic-ray", "init", "mutation.toml", "session.sqlite")
         _run(place, subject, "cr-filter-operators", "session.sqlite", "mutation.toml")
+    for path in map(_path, subject.modules):  # a run that was killed leaves its mutant behind
+        shutil.copy(place / "pristine" / path, place / path)
     _run(place, subject, "python", "mutate_in_forks.py", "session.sqlite", "subject.json")
     outcomes: Counter[tuple[str, str]] = Counter()
     survivors = []
@@ -83,6 +85,10 @@ def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
     }
 
 
+def _path(module: str) -> Path:
+    return Path("src", *module.split(".")).with_suffix(".py")
+
+
 def _prepare(place: Path, subject: Subject) -> None:
     """Copy sources and tests: cosmic-ray changes sources where they stand."""
     for folder in ("src", "conf", "tests/fakes", "tests/golden"):
@@ -90,10 +96,13 @@ def _prepare(place: Path, subject: Subject) -> None:
     for name in subject.tests:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, place / name)
+    for path in map(_path, subject.modules):
+        (place / "pristine" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, place / "pristine" / path)
     shutil.copy(Path(__file__).with_name("mutate_in_forks.py"), place)
     (place / "pytest.ini").write_text(PYTEST)
     (place / "subject.json").write_text(json.dumps(asdict(subject)))
-    modules = ", ".join(f'"src/{name.replace(".", "/")}.py"' for name in subject.modules)
+    modules = ", ".join(f'"{_path(name)}"' for name in subject.modules)
     excluded = ", ".join(f'"{pattern}"' for pattern in EXCLUDED)
     (place / "mutation.toml").write_text(CONFIG.format(modules=modules, tests=" ".join(subject.tests), excluded=excluded))
 

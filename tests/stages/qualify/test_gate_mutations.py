@@ -20,7 +20,13 @@ SUBJECTS = {
             "tests/contracts/test_gate_registry.py",
             "tests/stages/qualify/test_verdicts.py",
         ),
-        preload=(*COMMON, "quanto.portfolio.bootstrap", "quanto.portfolio.multiplicity", "quanto.portfolio.significance"),
+        preload=(
+            *COMMON,
+            "fakes.evaluation",
+            "quanto.portfolio.bootstrap",
+            "quanto.portfolio.multiplicity",
+            "quanto.portfolio.significance",
+        ),
     ),
     "metrics": Subject(
         modules=tuple(f"quanto.portfolio.{name}" for name in ("metrics", "sharpe", "significance", "drawdowns", "activity", "series")),
@@ -31,7 +37,7 @@ SUBJECTS = {
             "tests/portfolio/test_drawdowns.py",
             "tests/portfolio/test_activity_and_attribution.py",
         ),
-        preload=(*COMMON, "pandas", "empyrical", "statsmodels.api"),
+        preload=(*COMMON, "pandas", "empyrical", "statsmodels.api", "skfolio.measures", "arch.data.sp500"),
     ),
 }
 
