@@ -184,6 +184,9 @@ def test_a_scheduler_that_does_not_answer_is_a_fault_of_the_configuration(monkey
     monkeypatch.setattr("quanto.runtime.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(ConfigError, match=f"no Dask scheduler answers at {address}"), open_executor(RuntimeConfig(scheduler=address)):
         pass
+    monkeypatch.setenv("QUANTO_SCHEDULER", address)  # the environment names a cluster where the configuration names none
+    with pytest.raises(ConfigError, match=f"no Dask scheduler answers at {address}"), open_executor(TWO):
+        pass
 
 
 def test_the_environment_may_set_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
