@@ -48,6 +48,15 @@ class Subject:
     tests: tuple[str, ...]
     preload: tuple[str, ...]
     examples: int = 20
+    # (module, part of the source line, start of the operator): why such a mutant cannot be told from the original.
+    equivalents: tuple[tuple[str, str, str, str], ...] = ()
+
+    def why_equivalent(self, module: str, source: str, operator: str) -> str | None:
+        """Return why a surviving mutant says nothing, or None if it does."""
+        fits = (
+            why for name, part, start, why in self.equivalents if name in ("", module) and part in source and operator.startswith(start)
+        )
+        return next(fits, None)
 
 
 def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
@@ -60,7 +69,8 @@ def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
         shutil.copy(place / "pristine" / path, place / path)
     _run(place, subject, "python", "mutate_in_forks.py", "session.sqlite", "subject.json")
     outcomes: Counter[tuple[str, str]] = Counter()
-    survivors = []
+    survivors: list[dict[str, Any]] = []
+    equivalents: list[dict[str, Any]] = []
     for line in _run(place, subject, "cosmic-ray", "dump", "session.sqlite").splitlines():
         work, result = json.loads(line)
         if result["worker_outcome"] == "skipped":
@@ -72,17 +82,25 @@ def mutation_score(place: Path, subject: Subject) -> dict[str, Any]:
             row, column = mutation["start_pos"]
             source = (place / mutation["module_path"]).read_text().splitlines()[row - 1].strip()
             operator = mutation["operator_name"].removeprefix("core/")
-            survivors.append({"module": module, "line": row, "column": column, "source": source, "operator": operator})
+            why = subject.why_equivalent(module, source, operator)
+            found = {"module": module, "line": row, "column": column, "source": source, "operator": operator}
+            (survivors if why is None else equivalents).append(found if why is None else {**found, "equivalent": why})
     total, killed = sum(outcomes.values()), sum(count for (_, outcome), count in outcomes.items() if outcome == "killed")
     names = [name.rsplit(".", 1)[1] for name in subject.modules]
     return {
         "tool": "cosmic-ray",
         "mutants": total,
         "killed": killed,
-        "score": round(killed / total, 4),
+        "score_of_all": round(killed / total, 4),
+        "score": round(killed / (total - len(equivalents)), 4),
         "modules": {name: {outcome: count for (module, outcome), count in sorted(outcomes.items()) if module == name} for name in names},
-        "survivors": sorted(survivors, key=lambda item: (item["module"], item["line"], item["column"], item["operator"])),
+        "survivors": sorted(survivors, key=_place),
+        "equivalents": sorted(equivalents, key=_place),
     }
+
+
+def _place(item: dict[str, Any]) -> tuple[str, int, int, str]:
+    return item["module"], item["line"], item["column"], item["operator"]
 
 
 def _path(module: str) -> Path:

@@ -12,11 +12,25 @@ from fakes.mutation_score import Subject, mutation_score
 from quanto.core.store import write_json
 
 COMMON = ("numpy", "scipy.stats", "pyarrow.compute", "pydantic", "hypothesis.extra.numpy", "yaml", "omegaconf", "numba", "arch.bootstrap")
+# What no test can notice, by line and operator; read by a person.
+EQUIVALENTS = (
+    ("", "lru_cache", "NumberReplacer", "the size of a cache changes no result"),
+    ("", '== "failed"', "ReplaceComparisonOperator_Eq_LtE", "no other status stands before `failed` in the alphabet"),
+    ("", '== "vacuous"', "ReplaceComparisonOperator_Eq_GtE", "no other status stands after `vacuous` in the alphabet"),
+    ("", '== "passed"', "ReplaceComparisonOperator_Eq_GtE", "a measure is never `vacuous`, the only status after `passed`"),
+    ("", "[0])", "NumberReplacer", "the array has one element, so [-1] is [0]"),
+    ("", "== 0", "ReplaceComparisonOperator_Eq_LtE", "a count or a deviation is never negative"),
+    ("regime", "other == 0", "ReplaceComparisonOperator_Eq_LtE", "a deviation is never negative"),
+    ("edge", "max(len(evidence.members), 1)", "NumberReplacer", "the gate is insufficient before there are no members"),
+    ("edge", "size > 0", "ReplaceComparisonOperator_Gt_NotEq", "a length is never negative"),
+    ("hard", "returns[:1] = np.nan", "NumberReplacer", "one missing return or two: either is missing"),
+)
 SUBJECTS = {
     "gates": Subject(
         modules=tuple(f"quanto.stages.qualify.{name}" for name in ("hard", "regime", "inferiority", "edge", "gate", "verdict", "evidence")),
         tests=(
             "tests/contracts/test_gate_lines.py",
+            "tests/contracts/test_gate_boundaries.py",
             "tests/contracts/test_gate_registry.py",
             "tests/stages/qualify/test_verdicts.py",
         ),

@@ -1,0 +1,142 @@
+"""Gates at their edges: exactly on a threshold, just beyond it, and what a record must not allow."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+from fakes.verdicts import SESSIONS, THRESHOLDS, good_evidence, thresholds, with_candidate, with_facts
+
+from quanto.stages.qualify import edge, evidence, gate, verdict
+from quanto.stages.qualify.evidence import SealedBlock, Trials
+from quanto.stages.qualify.gate import evaluate
+from quanto.stages.qualify.registry import GATES
+
+GOOD = good_evidence()
+LIMIT = THRESHOLDS.drawdown_limit
+LEVEL = THRESHOLDS.inferiority_level
+
+
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (SealedBlock(63, 0, -LIMIT, LEVEL), "passed"),
+        (SealedBlock(63, 0, np.nextafter(-LIMIT, -1), 0.5), "failed"),
+        (SealedBlock(63, 1, -0.01, 0.5), "failed"),
+        (SealedBlock(63, 0, -0.01, np.nextafter(LEVEL, 0)), "failed"),
+        (SealedBlock(63, 0, float("nan"), 0.5), "failed"),
+    ],
+)
+def test_the_sealed_block_vetoes_a_breach_a_fall_beyond_the_limit_and_inferiority(block: SealedBlock, status: str) -> None:
+    result = evaluate(GATES["sealed_block_v1"], with_facts(GOOD, sealed=block), THRESHOLDS)
+    assert result.status == status
+    if status == "failed":
+        assert result.change == "the block is spent; wait for new data"
+
+
+def test_a_fall_in_the_sealed_block_is_told_as_a_positive_number() -> None:
+    result = evaluate(GATES["sealed_block_v1"], with_facts(GOOD, sealed=SealedBlock(63, 0, -0.75, 0.5)), THRESHOLDS)
+    assert (result.value, result.threshold, result.sample) == (0.75, LIMIT, 63)
+    assert "a drawdown of 0.75" in result.reason
+
+
+@pytest.mark.parametrize("loss", [-1.0, -1.5])
+def test_a_return_of_all_or_more_than_all_is_ruin(loss: float) -> None:
+    returns = GOOD.candidate.returns.copy()
+    returns[5] = loss
+    result = evaluate(GATES["finite_v1"], with_candidate(GOOD, returns=returns), THRESHOLDS)
+    assert (result.status, result.value) == ("failed", 1.0)
+
+
+def test_every_number_of_every_series_is_counted_when_missing() -> None:
+    lost = np.full(SESSIONS, np.nan)
+    result = evaluate(GATES["finite_v1"], with_candidate(GOOD, returns=lost, exposure=lost, turnover=lost), THRESHOLDS)
+    assert result.value == 3 * SESSIONS
+    result = evaluate(GATES["finite_v1"], replace(GOOD, champion=replace(GOOD.baseline, turnover=lost), cash=lost), THRESHOLDS)
+    assert result.value == 2 * SESSIONS
+
+
+def copies(count: int, scale: float = 2e-5) -> Trials:
+    own, other = GOOD.excess(GOOD.candidate), GOOD.excess(GOOD.baseline)
+    rows = np.tile(own, (count, 1)) + scale * np.random.default_rng(0).standard_normal((count, SESSIONS))
+    return Trials(count, (), (), rows, np.tile(other, (count, 1)))
+
+
+def test_two_trials_have_a_correlation_and_one_has_none() -> None:
+    two = edge.trial_correlation(replace(GOOD, trials=copies(2)))
+    assert two is not None
+    assert 0.99 < two < 1
+    assert edge.trial_correlation(replace(GOOD, trials=copies(1))) is None
+
+
+def test_trials_that_are_not_all_there_or_do_not_move_have_no_correlation() -> None:
+    trials = copies(3)
+    assert edge.trial_correlation(replace(GOOD, trials=replace(trials, count=4))) is None
+    assert trials.candidates is not None
+    assert trials.baselines is not None
+    still = trials.candidates.copy()
+    still[1] = 0.0
+    assert edge.trial_correlation(replace(GOOD, trials=replace(trials, candidates=still))) is None
+
+
+@pytest.mark.parametrize("count", [3, 5, 20])
+def test_the_correlation_of_trials_is_the_mean_over_their_pairs(count: int) -> None:
+    trials = copies(count, scale=2e-3)
+    assert trials.candidates is not None
+    assert trials.baselines is not None
+    scores = edge.pseudo_alphas(trials.candidates, trials.baselines)
+    pairs = np.corrcoef(scores)[np.triu_indices(count, 1)]
+    assert edge.trial_correlation(replace(GOOD, trials=trials)) == pytest.approx(pairs.mean(), abs=1e-12)
+
+
+def test_the_harmful_seeds_are_as_many_as_the_real_ones_and_all_alike() -> None:
+    harmed = list(GATES["seeds_agree_v1"].sabotage(GOOD))
+    assert len(harmed) == len(GOOD.saboteurs)
+    for found, book in zip(harmed, GOOD.saboteurs, strict=True):
+        assert found.members.shape == GOOD.members.shape
+        assert all(np.array_equal(row, book.returns) for row in found.members)
+
+
+@pytest.mark.parametrize("name", ["protection_exposure_v1", "protection_volatility_v1"])
+def test_protection_that_is_not_required_is_a_zero_against_zero(name: str) -> None:
+    result = evaluate(GATES[name], GOOD, thresholds(protection="none"))
+    assert (result.value, result.threshold, result.sample) == (0.0, 0.0, SESSIONS)
+
+
+def test_a_record_of_one_session_is_judged_and_one_of_none_is_not() -> None:
+    def cut(sessions: int) -> evidence.Evidence:
+        def book(item: evidence.Book) -> evidence.Book:
+            return evidence.Book(item.returns[:sessions], item.exposure[:sessions], item.turnover[:sessions])
+
+        return replace(
+            GOOD,
+            candidate=book(GOOD.candidate),
+            baseline=book(GOOD.baseline),
+            matched=book(GOOD.matched),
+            cash=GOOD.cash[:sessions],
+            labels=evidence.Labels(GOOD.labels.high[:sessions], GOOD.labels.known[:sessions]),
+            members=GOOD.members[:, :sessions],
+            doubled=None if GOOD.doubled is None else GOOD.doubled[:, :sessions],
+            saboteurs=tuple(book(item) for item in GOOD.saboteurs),
+        )
+
+    assert evaluate(GATES["finite_v1"], cut(1), THRESHOLDS).sample == 1
+    none = evaluate(GATES["finite_v1"], cut(0), THRESHOLDS)
+    assert none.status == "failed"
+    assert "there is no session" in none.reason
+
+
+@pytest.mark.parametrize("module", [evidence, gate, verdict])
+def test_what_gates_see_and_say_cannot_be_changed_afterwards(module: ModuleType) -> None:
+    found = [item for _, item in inspect.getmembers(module, dataclasses.is_dataclass) if item.__module__ == module.__name__]
+    assert found
+    assert all(item.__dataclass_params__.frozen for item in found)
+
+
+def test_a_gate_looks_at_the_record_itself_unless_it_says_otherwise() -> None:
+    plain = gate.Gate("x", "hard", "research", "?", "lower", lambda *_: gate.insufficient(None, None, 0, "", ""), lambda _: ())
+    assert (plain.look_back, plain.lag) == (0, 0)
