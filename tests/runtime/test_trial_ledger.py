@@ -138,6 +138,38 @@ def test_two_machines_merge_and_no_trial_is_lost(repository: Path, tmp_path: Pat
     assert ledger.ledger_faults(repository) == []
 
 
+def test_a_seal_that_another_machine_joined_into_its_chain_is_no_lost_one(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_trial(repository, trial("a"))
+    ledger.seal(repository)
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "common ground")
+    base = git(repository, "rev-parse", "HEAD")
+    desks = {name: tmp_path / name for name in ("ann", "ben")}
+    for name, folder in desks.items():  # both go on from the same snapshot, seal, and commit on a branch of their own
+        git(tmp_path, "clone", "-q", str(repository), str(folder))
+        git(folder, "checkout", "-q", "-b", name, base)
+        monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / f"root-{name}"))
+        write_json(folder / ledger.TRIAL, trial(f"of-{name}"))
+        ledger.seal(folder)
+        git(folder, "add", "-A")
+        git(folder, "commit", "-q", "-m", f"seal of {name}")
+    git(desks["ben"], "fetch", "-q", str(desks["ann"]), "ann:ann")  # Ben joins Ann's, seals again, and Ann takes the result
+    (desks["ben"] / ledger.SNAPSHOT).write_bytes((desks["ann"] / ledger.SNAPSHOT).read_bytes())
+    ledger.seal(desks["ben"])
+    git(desks["ben"], "commit", "-q", "-a", "-m", "joined")
+    git(desks["ann"], "fetch", "-q", str(desks["ben"]), "ben:ben")
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root-ann"))
+    (desks["ann"] / ledger.SNAPSHOT).write_bytes((desks["ben"] / ledger.SNAPSHOT).read_bytes())
+    ledger.sync(desks["ann"])
+    assert set(ids()) == {"a", "of-ann", "of-ben"}
+    assert ledger.ledger_faults(desks["ann"]) == [], "Ben's first seal is within the chain that Ann joined"
+    lines = ledger.ledger_path().read_bytes().splitlines(keepends=True)
+    ledger.ledger_path().write_bytes(b"".join(lines[:-1]))
+    assert "records were removed or changed" in " ".join(ledger.ledger_faults(desks["ann"]))
+
+
 def append_trials(repository: str, first: int) -> None:
     for index in range(first, first + 5):
         folder = Path(repository).parent / f"work-{index}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -38,13 +39,20 @@ def connected(scheduler: str, workers: int) -> Iterator[Executor]:
     ConfigError
         If no scheduler answers at the address, it has no worker, or a worker would compute other bytes.
     """
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # who came and went is no news
     if scheduler == LOCAL:
         fix_processor()  # NumPy reads these settings when the workers, which inherit them, load it
         # One thread and one process a worker: tasks are single-threaded, and share neither interpreter lock nor random state.
         with (
             dask.config.set(LOCAL_RULES),
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None, host="127.0.0.1"
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                host="127.0.0.1",
+                silence_logs=logging.CRITICAL,  # a task that fails says so through its future; closing down is noisy
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -242,18 +242,26 @@ def _lost_heads(workspace: Path, chain: tuple[Link, ...]) -> Iterator[tuple[str,
     git = Git(workspace)
     if git.commit_of("HEAD") is None:
         return
-    digests = {link.digest for link in chain}
-    merged = {json.dumps(link.body) for link in chain if link.kind == "merge"}
+    sealed: dict[str, tuple[Link, ...]] = {}
     for commit in git.text("rev-list", "--all", "--", SNAPSHOT).split():
         if not git.has_file(commit, SNAPSHOT):
             continue
         try:
-            sealed = read_chain(git.file(commit, SNAPSHOT), SNAPSHOT)
+            sealed[commit] = read_chain(git.file(commit, SNAPSHOT), SNAPSHOT)
         except IntegrityError as error:
             yield commit, f"is broken: {error}"
-            continue
-        if sealed and head(sealed) not in digests and json.dumps({"head": head(sealed)}) not in merged:
-            yield commit, f"ends with {head(sealed)[:12]}, which the live ledger does not hold: records were removed or changed"
+    held = _covered(chain)
+    # A merge names the head of another chain: what that chain held, and what it had merged itself, came with it.
+    while reached := [commit for commit, links in sealed.items() if not links or head(links) in held]:
+        for commit in reached:
+            held |= _covered(sealed.pop(commit))
+    for commit, links in sealed.items():
+        yield commit, f"ends with {head(links)[:12]}, which the live ledger does not hold: records were removed or changed"
+
+
+def _covered(chain: tuple[Link, ...]) -> set[str]:
+    merged = {str(link.body["head"]) for link in chain if link.kind == "merge" and isinstance(link.body, dict)}
+    return {link.digest for link in chain} | merged
 
 
 def _write(chain: tuple[Link, ...]) -> None:
