@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
-from fakes.desk import Desk, prepare
+from fakes.desk import Desk, calibrated, prepare
 from moto.server import ThreadedMotoServer
 
 SMALL = """# @package _global_
@@ -82,7 +82,8 @@ def first_desk(folder: Path, variables: dict[str, str]) -> Desk:
     configuration = desk.clone / "conf/config.yaml"
     configuration.write_text(configuration.read_text().replace("experiment: planted_edge", "experiment: small"))
     desk.quanto("params")
-    desk.git("add", "conf", "params.yaml")
+    calibrated(desk)
+    desk.git("add", "conf", "params.yaml", "reports/promotion/calibration.json")
     desk.git("commit", "-q", "-m", "the team's small experiment")
     origin = folder.parent / "origin.git"
     subprocess.run(["git", "clone", "-q", "--bare", str(desk.clone), str(origin)], check=True)
