@@ -140,3 +140,39 @@ def test_what_gates_see_and_say_cannot_be_changed_afterwards(module: ModuleType)
 def test_a_gate_looks_at_the_record_itself_unless_it_says_otherwise() -> None:
     plain = gate.Gate("x", "hard", "research", "?", "lower", lambda *_: gate.insufficient(None, None, 0, "", ""), lambda _: ())
     assert (plain.look_back, plain.lag) == (0, 0)
+
+
+def spells(length: int, count: int) -> evidence.Labels:
+    """Return labels with `count` spells of high volatility of `length` sessions each."""
+    high = np.zeros(SESSIONS, dtype=bool)
+    for number in range(count):
+        start = 5 + number * (SESSIONS // (count + 1))
+        high[start : start + length] = True
+    return evidence.Labels(high, np.ones(SESSIONS, dtype=bool))
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "enough"),
+    [
+        (THRESHOLDS.high_volatility_sessions // 10, 9, False),
+        (THRESHOLDS.high_volatility_sessions, THRESHOLDS.high_volatility_episodes - 1, False),
+        (THRESHOLDS.high_volatility_sessions // THRESHOLDS.high_volatility_episodes + 1, THRESHOLDS.high_volatility_episodes, True),
+    ],
+)
+def test_high_volatility_is_judged_by_enough_sessions_in_enough_episodes(length: int, count: int, enough: bool) -> None:
+    result = evaluate(GATES["protection_exposure_v1"], replace(GOOD, labels=spells(length, count)), THRESHOLDS)
+    assert (result.status != "insufficient") == enough
+
+
+def test_as_many_seeds_as_are_needed_are_enough_and_one_fewer_is_not() -> None:
+    least = THRESHOLDS.minimum_seeds
+    enough, few = (
+        evaluate(GATES["seeds_agree_v1"], replace(GOOD, members=GOOD.members[:count]), THRESHOLDS) for count in (least, least - 1)
+    )
+    assert (enough.status, few.status) == ("passed", "insufficient")
+    assert few.value == least - 1
+
+
+def test_draws_follow_from_seed_zero_where_no_other_is_given() -> None:
+    fields = {item.name: item.default for item in dataclasses.fields(evidence.Evidence)}
+    assert fields["seed"] == 0

@@ -23,6 +23,9 @@ EQUIVALENTS = (
     ("regime", "other == 0", "ReplaceComparisonOperator_Eq_LtE", "a deviation is never negative"),
     ("edge", "max(len(evidence.members), 1)", "NumberReplacer", "the gate is insufficient before there are no members"),
     ("edge", "size > 0", "ReplaceComparisonOperator_Gt_NotEq", "a length is never negative"),
+    ("verdict", 'kind != "evidence"', "ReplaceComparisonOperator_NotEq_Gt", "every other kind stands after `evidence` in the alphabet"),
+    ("verdict", 'result.kind == "hard"', "ReplaceComparisonOperator_Eq_LtE", "guards are never `evidence`, the only kind before `hard`"),
+    ("edge", "p_inferior=0.0", "NumberReplacer", "a p below every level, whatever it is"),
     ("hard", "returns[:1] = np.nan", "NumberReplacer", "one missing return or two: either is missing"),
 )
 SUBJECTS = {
