@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from threading import Event
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
-from quanto.core.errors import ConfigError, QuantoError
+from quanto.core.errors import ConfigError, MissingDataError, QuantoError
 from quanto.stages.ingest.config import VendorEntry
 from quanto.stages.ingest.errors import FetchError
+from quanto.stages.ingest.history import Answer, with_history
+from quanto.stages.ingest.landing import LandingStore
 from quanto.stages.ingest.minutes import store_minutes
 from quanto.stages.ingest.router import Route, make_vendor
-from quanto.stages.ingest.vendor import Landing, Parsed, Payload, Shard, Vendor
+from quanto.stages.ingest.vendor import Parsed, Payload, Shard, Vendor
 
 # Shards of one vendor that are fetched at a time; a vendor's own limits bound its requests further.
 FETCHING = 8
@@ -47,7 +51,7 @@ class Piece:
 def harvest(
     routes: Sequence[Route],
     workspace: Path,
-    landing: Landing,
+    landing: LandingStore,
     executor: Executor,
     keep: Callable[[Payload], None],
     hold: Callable[[pa.Table], pa.Table],
@@ -91,9 +95,18 @@ def harvest(
     return {key: [found[shard.key] for shard in _planned(routes, key)] for key, found in pieces.items()}
 
 
-def parse_shard(shard: Shard, entry: VendorEntry, workspace: Path, payloads: tuple[Payload, ...], minutes: Path) -> Parsed:
+def parse_shard(shard: Shard, entry: VendorEntry, workspace: Path, payloads: tuple[Payload, ...], minutes: Path | None) -> Parsed:
     """Return what the payloads of a shard hold; runs on a worker, which makes the vendor from its configuration."""
     return store_minutes(make_vendor(entry, workspace).parse(shard, payloads), shard, minutes)
+
+
+@dataclass(frozen=True)
+class _Received:
+    """What a shard was answered as of an earlier date, and as what it was asked then."""
+
+    as_of: str
+    shard: Shard
+    payloads: tuple[Payload, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,7 @@ class _Worker:
     entry: VendorEntry
     workspace: Path
     vendor: Vendor
-    landing: Landing
+    landing: LandingStore
     executor: Executor
     keep: Callable[[Payload], None]
     hold: Callable[[pa.Table], pa.Table]
@@ -117,8 +130,11 @@ class _Worker:
             payloads = self.vendor.fetch(shard, self.landing)
             for payload in payloads:
                 self.keep(payload)
-            parsed = self._parse(shard, payloads)
-            parsed = replace(parsed, table=self.hold(parsed.table))
+            self.landing.note(shard)
+            parsed, before = self._dated(shard, payloads, self._parse(shard, payloads, self.minutes))
+            for payload in before:
+                self.keep(payload)
+            parsed = replace(parsed, table=self.hold(parsed.table), earlier=tuple(self.hold(table) for table in parsed.earlier))
         except ConfigError:
             self.stopped.set()
             raise
@@ -126,13 +142,45 @@ class _Worker:
             if isinstance(error, FetchError) and error.stops_run:
                 self.stopped.set()
             return Piece(shard, error=error)
-        used = tuple(Reference(payload.sha256, dict(payload.request), len(payload.body)) for payload in payloads)
+        used = tuple(Reference(payload.sha256, dict(payload.request), len(payload.body)) for payload in (*payloads, *before))
         return Piece(shard, parsed, used)
 
-    def _parse(self, shard: Shard, payloads: tuple[Payload, ...]) -> Parsed:
+    def _dated(self, shard: Shard, payloads: tuple[Payload, ...], parsed: Parsed) -> tuple[Parsed, tuple[Payload, ...]]:
+        """Return the rows with what earlier answers say of when they were known, and the payloads of their earlier versions."""
+        received, notes = self._received(shard)
+        now = [payload.sha256 for payload in payloads]
+        if all([payload.sha256 for payload in item.payloads] == now for item in received):
+            return replace(parsed, notes=(*parsed.notes, *notes)), ()
+        answers = []
+        for item in received:
+            try:
+                answers.append(_answer(item.shard, item.as_of, self._parse(item.shard, item.payloads, None).table))
+            except FetchError as error:
+                notes.append(f"its answer as of {item.as_of} cannot be read as today's is and is left out: {error}")
+        found = with_history(shard.domain, [*answers, _answer(shard, self.landing.as_of, parsed.table)])
+        named = {sha256 for table in found.earlier for sha256 in pc.unique(table["payload"]).to_pylist()} - set(now)
+        bodies = {payload.sha256: payload for item in received for payload in item.payloads}
+        dated = replace(parsed, table=found.table, earlier=found.earlier, notes=(*parsed.notes, *notes, *found.notes))
+        return dated, tuple(bodies[sha256] for sha256 in sorted(named))
+
+    def _received(self, shard: Shard) -> tuple[list[_Received], list[str]]:
+        """Return what the shard was answered at earlier dates, ascending, and notes on what is no longer to be found."""
+        received, notes = [], []
+        for store, then in self.landing.earlier(shard):
+            try:
+                received.append(_Received(store.as_of, then, self.vendor.fetch(then, store)))
+            except (MissingDataError, FetchError) as error:
+                notes.append(f"its answer as of {store.as_of} is not found as it is asked for today and is left out: {error}")
+        return received, notes
+
+    def _parse(self, shard: Shard, payloads: tuple[Payload, ...], minutes: Path | None) -> Parsed:
         if sum(len(payload.body) for payload in payloads) < PARSE_ON_WORKER_BYTES:
-            return store_minutes(self.vendor.parse(shard, payloads), shard, self.minutes)
-        return self.executor.submit(parse_shard, shard, self.entry, self.workspace, payloads, self.minutes).result()
+            return store_minutes(self.vendor.parse(shard, payloads), shard, minutes)
+        return self.executor.submit(parse_shard, shard, self.entry, self.workspace, payloads, minutes).result()
+
+
+def _answer(shard: Shard, as_of: str, table: pa.Table) -> Answer:
+    return Answer(date.fromisoformat(as_of), table, shard.symbols, shard.start, shard.end)
 
 
 def _planned(routes: Sequence[Route], key: tuple[str, str]) -> list[Shard]:

@@ -4,6 +4,7 @@
     requests/12/<request>/<as_of>.json        the answer to a request as of a date: request, status, headers, body
     requests/12/<request>/<as_of>.<body>.json an answer that came second for the same date and differs: kept, not used;
                                               or the answer to a request that names its body (a local file): always used
+    shards/12/<shard>/<as_of>.<what>.json     that a shard was received whole as of a date: its symbols, days and parameters
 
 The first answer that is recorded for (request, as_of) stands for ever, so an ingest is a function of its parameters
 and of the store. A body is durable before the record that names it; every file is created whole or not at all, and
@@ -18,7 +19,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -26,7 +27,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from quanto.core.digest import canonical_json, digest_bytes, digest_value
 from quanto.core.errors import IntegrityError, MissingDataError
 from quanto.core.store import sync_folder, write_bytes
-from quanto.stages.ingest.vendor import Payload
+from quanto.stages.ingest.vendor import Payload, Shard
 
 SECRET_NAMES = re.compile(
     r"(?i)^(api[-_]?key|token|access[-_]token|password|passwd|secret|signature|x-amz-(credential|signature|security-token))$"
@@ -152,6 +153,31 @@ class LandingStore:
             raise IntegrityError(f"{path} is not what its name says (found {digest_bytes(body)}); delete it and ingest again")
         return body
 
+    def note(self, shard: Shard) -> None:
+        """Record that a shard was received whole as of this store's date, so that later dates find what it said then."""
+        asked = {"symbols": list(shard.symbols), "start": shard.start.isoformat(), "end": shard.end.isoformat()}
+        path = self._shard_folder(shard) / f"{self.as_of}.{digest_value(asked)[:16]}.json"
+        if not path.exists():
+            _create(path, canonical_json({**asked, "vendor": shard.vendor, "domain": shard.domain, "key": shard.key}))
+
+    def earlier(self, shard: Shard) -> tuple[tuple[EarlierStore, Shard], ...]:
+        """Return where and as what this shard was received at earlier dates, ascending; empty where it never was.
+
+        The days and symbols may be others than today's: a range that grows with every ingest is still one shard.
+        """
+        folder = self._shard_folder(shard)
+        names = sorted(path.name for path in folder.glob("????-??-??.*.json")) if folder.is_dir() else []
+        found = []
+        for name in names:
+            if name[:10] >= self.as_of:
+                break
+            record = json.loads((folder / name).read_bytes())
+            start, end = (date.fromisoformat(record[bound]) for bound in ("start", "end"))
+            params = {**shard.params, "as_of": name[:10]} if "as_of" in shard.params else shard.params
+            then = replace(shard, symbols=tuple(record["symbols"]), start=start, end=end, params=params)
+            found.append((EarlierStore(self.root, date.fromisoformat(name[:10])), then))
+        return tuple(found)
+
     def restatements(self) -> Iterator[Restatement]:
         """Yield every recorded change of an answer, in the order of (request, as_of)."""
         for path in sorted((self.root / "requests").glob("*/*/*.json")):
@@ -206,11 +232,38 @@ class LandingStore:
     def _object_path(self, sha256: str) -> Path:
         return self.root / "objects" / sha256[:2] / sha256
 
+    def _shard_folder(self, shard: Shard) -> Path:
+        # Options that change the questions are no part of the name: an answer to another question is not found.
+        params = {name: value for name, value in shard.params.items() if name != "as_of"}
+        key = digest_value({"vendor": shard.vendor, "domain": shard.domain, "key": shard.key, "params": params})
+        return self.root / "shards" / key[:2] / key
+
     def _record_path(self, request: Mapping[str, str], second: str = "") -> Path:
         key = digest_value(_unpinned(request))
         second = second or request.get(DIGEST_PARAMETER, "")
         name = f"{self.as_of}.{second}.json" if second else f"{self.as_of}.json"
         return self.root / "requests" / key[:2] / key / name
+
+
+class EarlierStore(LandingStore):
+    """The landing store as it was at an earlier date: it gives what was received then, and takes nothing."""
+
+    def __init__(self, root: Path, as_of: date) -> None:
+        super().__init__(root, as_of, offline=True)
+
+    def put(self, request: Mapping[str, str], body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Payload:
+        """Return what was received then, if it is this; what a vendor makes or reads today is no answer of an earlier date.
+
+        Raises
+        ------
+        MissingDataError
+            If another answer or none was received.
+        """
+        del status, headers
+        standing = self.find(request)
+        if standing is None or standing.sha256 != digest_bytes(body):
+            raise MissingDataError(f"{self.root} has no such answer as of {self.as_of} to {redact(request)}")
+        return standing
 
 
 def redact(request: Mapping[str, str]) -> dict[str, str]:

@@ -27,11 +27,11 @@ from quanto.stages.ingest.vendor import Parsed, Shard
 _ORDER = (*MINUTE_KEY, "payload", "payload_row")
 
 
-def store_minutes(parsed: Parsed, shard: Shard, folder: Path) -> Parsed:
-    """Write the minutes of a shard below `folder`, sorted; return what was parsed without them."""
+def store_minutes(parsed: Parsed, shard: Shard, folder: Path | None) -> Parsed:
+    """Write the minutes of a shard below `folder` (nowhere, if None), sorted; return what was parsed without them."""
     if parsed.minutes is None:
         return parsed
-    if len(parsed.minutes):
+    if folder is not None and len(parsed.minutes):
         table = parsed.minutes.sort_by([(name, "ascending") for name in _ORDER])
         write_table(folder / shard.vendor / f"{digest_value(shard.key)[:24]}.parquet", table)
     return replace(parsed, minutes=None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from quanto.core.digest import digest_bytes
 from quanto.core.store import data_root, write_bytes
@@ -66,6 +67,11 @@ def _checked(vendor: str, domain: str, pieces: list[Piece], summary: Summary) ->
     for checked in chain((unread,), parts):  # one partition in memory at a time
         yield checked
         summary.add(checked)
+    # After the current rows: a version of a row that was known on an earlier day is no duplicate of it.
+    for versions in zip_longest(*(item.earlier for item in parsed)):
+        checked = validate(domain, vendor, pa.concat_tables([table for table in versions if table is not None]))
+        yield checked
+        summary.add_earlier(checked)
 
 
 def _coverage(config: IngestConfig, pieces: dict[Key, list[Piece]], summaries: dict[Key, Summary]) -> list[Coverage]:

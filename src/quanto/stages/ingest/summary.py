@@ -87,6 +87,7 @@ class Summary:
         self.domain = domain
         self.rows = 0
         self.merged = 0
+        self.earlier = 0
         self.rejected = 0
         self.reasons: Counter[str] = Counter()
         self.names: dict[str, Held] = {}
@@ -96,13 +97,21 @@ class Summary:
     def add(self, checked: Checked) -> None:
         """Count the rows of one partition."""
         self.rows += len(checked.table)
-        self.merged += checked.merged
-        self.rejected += len(checked.quarantine)
-        self.reasons.update(checked.quarantine["reason"].to_pylist())
+        self._count_others(checked)
         rows = _Rows(self.domain, checked.table)
         self._count(rows)
         if self.domain == "equity_ohlcv":
             self._add_oddities(Bars(rows.names, rows.edges, rows.days, rows.bars))
+
+    def add_earlier(self, checked: Checked) -> None:
+        """Count versions of rows that later answers replaced; days and oddities are those of the current rows."""
+        self.earlier += len(checked.table)
+        self._count_others(checked)
+
+    def _count_others(self, checked: Checked) -> None:
+        self.merged += checked.merged
+        self.rejected += len(checked.quarantine)
+        self.reasons.update(checked.quarantine["reason"].to_pylist())
 
     def _count(self, rows: _Rows) -> None:
         starts, stops = rows.edges[:-1].tolist(), rows.edges[1:].tolist()
@@ -135,6 +144,7 @@ class Summary:
         """Return the counts for the report; `actions` (symbol, ex-date) -> kind stand beside the outliers they explain."""
         return {
             "rows": self.rows,
+            "earlier_versions": self.earlier,
             "rejected": self.rejected,
             "merged_duplicates": self.merged,
             "rejected_by_reason": dict(sorted(self.reasons.items())),

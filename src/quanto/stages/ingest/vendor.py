@@ -78,6 +78,7 @@ class Parsed:
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = ()  # e.g. "3 equal duplicates merged", "unknown column otc ignored"
     minutes: pa.Table | None = None
+    earlier: tuple[pa.Table, ...] = ()  # versions that rows of `table` replaced, oldest first; a key once in each
 
 
 class Landing(Protocol):
