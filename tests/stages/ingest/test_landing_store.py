@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from quanto.core.digest import digest_bytes
 from quanto.core.errors import IntegrityError, MissingDataError
 from quanto.stages.ingest.landing import LandingStore, redact, redact_url
+from quanto.stages.ingest.vendor import Shard
 
 REQUEST = {"method": "GET", "url": "https://vendor.example/bars/AAPL?from=2020-01-02", "page": "1"}
 MONDAY, TUESDAY = date(2026, 1, 5), date(2026, 1, 6)
@@ -186,3 +188,35 @@ def test_a_local_file_that_changed_is_a_recorded_restatement_even_under_one_date
     assert read(MONDAY, b"old") == b"old"
     assert read(TUESDAY, b"newer") == b"newer"
     assert len(list(store(tmp_path).restatements())) == 2
+
+
+def shard(end: str = "2024-01-31", as_of: str = "2024-02-01") -> Shard:
+    return Shard("one", "equity_ohlcv", "AAA", ("AAA",), date(2024, 1, 2), date.fromisoformat(end), {"as_of": as_of, "interval": "day"})
+
+
+def test_a_shard_is_found_as_it_was_asked_for_at_earlier_dates(tmp_path: Path) -> None:
+    days = [date(2024, 2, 1), date(2024, 3, 1), date(2024, 4, 1)]
+    for day in reversed(days):
+        LandingStore(tmp_path, day).note(shard(as_of=str(day)))
+    now = shard("2024-03-28", "2024-04-01")
+    found = LandingStore(tmp_path, days[2]).earlier(now, ())
+    assert [(old.as_of, then) for old, then in found] == [(str(day), shard(as_of=str(day))) for day in days[:2]]
+    assert LandingStore(tmp_path, days[0]).earlier(now, ()) == ()
+    other = replace(now, params={**now.params, "interval": "minute"})
+    assert LandingStore(tmp_path, days[2]).earlier(other, ()) == ()
+
+
+def test_an_earlier_store_gives_what_was_received_and_takes_nothing(tmp_path: Path) -> None:
+    request = {"kind": "http", "url": "https://one.example/AAA"}
+    LandingStore(tmp_path, date(2024, 2, 1)).put(request, b"first")
+    payload = LandingStore(tmp_path, date(2024, 3, 1)).put(request, b"second")
+    before = sorted(tmp_path.rglob("*"))
+    ((old, then),) = LandingStore(tmp_path, date(2024, 3, 1)).earlier(shard(), (payload,))
+    assert (old.as_of, then) == ("2024-02-01", shard(as_of="2024-02-01"))
+    found = old.find(request)
+    assert found is not None
+    assert found.body == old.put(request, b"first").body == b"first"
+    for refused in (request, {"kind": "file", "path": "own.csv"}, {"kind": "synthetic", "seed": "1"}):
+        with pytest.raises(MissingDataError, match="as of 2024-02-01"):
+            old.put(refused, b"today's")
+    assert sorted(tmp_path.rglob("*")) == before

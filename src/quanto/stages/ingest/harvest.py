@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from quanto.core.errors import ConfigError, MissingDataError, QuantoError
+from quanto.core.errors import ConfigError, DataError, MissingDataError, QuantoError
 from quanto.stages.ingest.config import VendorEntry
 from quanto.stages.ingest.errors import FetchError
 from quanto.stages.ingest.history import Answer, with_history
@@ -147,36 +147,47 @@ class _Worker:
 
     def _dated(self, shard: Shard, payloads: tuple[Payload, ...], parsed: Parsed) -> tuple[Parsed, tuple[Payload, ...]]:
         """Return the rows with what earlier answers say of when they were known, and the payloads of their earlier versions."""
-        received, notes = self._received(shard)
+        received, notes = self._received(shard, payloads)
         now = [payload.sha256 for payload in payloads]
         if all([payload.sha256 for payload in item.payloads] == now for item in received):
             return replace(parsed, notes=(*parsed.notes, *notes)), ()
         answers = []
-        for item in received:
+        for item in _telling(received):
             try:
                 answers.append(_answer(item.shard, item.as_of, self._parse(item.shard, item.payloads, None).table))
-            except FetchError as error:
-                notes.append(f"its answer as of {item.as_of} cannot be read as today's is and is left out: {error}")
+            except (DataError, FetchError) as error:
+                notes.append(f"its answer as of {item.as_of} cannot be read as today's is and is left out ({type(error).__name__})")
         found = with_history(shard.domain, [*answers, _answer(shard, self.landing.as_of, parsed.table)])
         named = {sha256 for table in found.earlier for sha256 in pc.unique(table["payload"]).to_pylist()} - set(now)
         bodies = {payload.sha256: payload for item in received for payload in item.payloads}
         dated = replace(parsed, table=found.table, earlier=found.earlier, notes=(*parsed.notes, *notes, *found.notes))
         return dated, tuple(bodies[sha256] for sha256 in sorted(named))
 
-    def _received(self, shard: Shard) -> tuple[list[_Received], list[str]]:
+    def _received(self, shard: Shard, payloads: tuple[Payload, ...]) -> tuple[list[_Received], list[str]]:
         """Return what the shard was answered at earlier dates, ascending, and notes on what is no longer to be found."""
         received, notes = [], []
-        for store, then in self.landing.earlier(shard):
+        for store, then in self.landing.earlier(shard, payloads):
             try:
                 received.append(_Received(store.as_of, then, self.vendor.fetch(then, store)))
             except (MissingDataError, FetchError) as error:
-                notes.append(f"its answer as of {store.as_of} is not found as it is asked for today and is left out: {error}")
+                # Not the error's words: they name places of this machine, and notes go into the report.
+                notes.append(
+                    f"its answer as of {store.as_of} is not found as it is asked for today and is left out ({type(error).__name__})"
+                )
         return received, notes
 
     def _parse(self, shard: Shard, payloads: tuple[Payload, ...], minutes: Path | None) -> Parsed:
         if sum(len(payload.body) for payload in payloads) < PARSE_ON_WORKER_BYTES:
             return store_minutes(self.vendor.parse(shard, payloads), shard, minutes)
         return self.executor.submit(parse_shard, shard, self.entry, self.workspace, payloads, minutes).result()
+
+
+def _telling(received: Sequence[_Received]) -> list[_Received]:
+    """Return the answers without those that say the same as the one before and the one after: they tell nothing more."""
+    said = [([payload.sha256 for payload in item.payloads], item.shard.symbols, item.shard.start, item.shard.end) for item in received]
+    inside = range(1, len(received) - 1)
+    dull = {index for index in inside if said[index - 1] == said[index] == said[index + 1]}
+    return [item for index, item in enumerate(received) if index not in dull]
 
 
 def _answer(shard: Shard, as_of: str, table: pa.Table) -> Answer:

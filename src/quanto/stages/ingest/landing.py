@@ -18,10 +18,11 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from quanto.core.digest import canonical_json, digest_bytes, digest_value
@@ -160,23 +161,28 @@ class LandingStore:
         if not path.exists():
             _create(path, canonical_json({**asked, "vendor": shard.vendor, "domain": shard.domain, "key": shard.key}))
 
-    def earlier(self, shard: Shard) -> tuple[tuple[EarlierStore, Shard], ...]:
+    def earlier(self, shard: Shard, payloads: Sequence[Payload]) -> tuple[tuple[EarlierStore, Shard], ...]:
         """Return where and as what this shard was received at earlier dates, ascending; empty where it never was.
 
-        The days and symbols may be others than today's: a range that grows with every ingest is still one shard.
+        The days and symbols may be others than today's: a range that grows with every ingest is still one shard. Dates
+        at which a request of today's `payloads` was answered, and no shard was noted, count as the shard of today.
         """
+        noted = self._noted(shard)
+        days = {day for payload in payloads for day in self._answered(payload.request)} - {day for day, _ in noted}
+        asked = {"symbols": list(shard.symbols), "start": shard.start.isoformat(), "end": shard.end.isoformat()}
+        found = sorted([*noted, *((day, asked) for day in days)], key=lambda item: (item[0], canonical_json(item[1])))
+        return tuple((EarlierStore(self.root, date.fromisoformat(day)), _as_asked(shard, day, then)) for day, then in found)
+
+    def _noted(self, shard: Shard) -> list[tuple[str, dict[str, Any]]]:
         folder = self._shard_folder(shard)
-        names = sorted(path.name for path in folder.glob("????-??-??.*.json")) if folder.is_dir() else []
-        found = []
-        for name in names:
-            if name[:10] >= self.as_of:
-                break
-            record = json.loads((folder / name).read_bytes())
-            start, end = (date.fromisoformat(record[bound]) for bound in ("start", "end"))
-            params = {**shard.params, "as_of": name[:10]} if "as_of" in shard.params else shard.params
-            then = replace(shard, symbols=tuple(record["symbols"]), start=start, end=end, params=params)
-            found.append((EarlierStore(self.root, date.fromisoformat(name[:10])), then))
-        return tuple(found)
+        paths = sorted(folder.glob("????-??-??.*.json")) if folder.is_dir() else []
+        return [(path.name[:10], json.loads(path.read_bytes())) for path in paths if path.name[:10] < self.as_of]
+
+    def _answered(self, request: Mapping[str, str]) -> set[str]:
+        """Return the dates before this store's at which a request was answered; of a local file whatever it held."""
+        folder = self._record_path(request).parent
+        pattern = "????-??-??.*.json" if DIGEST_PARAMETER in request else "????-??-??.json"
+        return {path.name[:10] for path in folder.glob(pattern) if path.name[:10] < self.as_of}
 
     def restatements(self) -> Iterator[Restatement]:
         """Yield every recorded change of an answer, in the order of (request, as_of)."""
@@ -251,6 +257,9 @@ class EarlierStore(LandingStore):
     def __init__(self, root: Path, as_of: date) -> None:
         super().__init__(root, as_of, offline=True)
 
+    def _refuse_network(self, request: Mapping[str, str]) -> None:
+        raise MissingDataError(f"{self.root} has no answer as of {self.as_of} to {request}")
+
     def put(self, request: Mapping[str, str], body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Payload:
         """Return what was received then, if it is this; what a vendor makes or reads today is no answer of an earlier date.
 
@@ -264,6 +273,12 @@ class EarlierStore(LandingStore):
         if standing is None or standing.sha256 != digest_bytes(body):
             raise MissingDataError(f"{self.root} has no such answer as of {self.as_of} to {redact(request)}")
         return standing
+
+
+def _as_asked(shard: Shard, as_of: str, asked: Mapping[str, Any]) -> Shard:
+    start, end = (date.fromisoformat(asked[bound]) for bound in ("start", "end"))
+    params = {**shard.params, "as_of": as_of} if "as_of" in shard.params else shard.params
+    return replace(shard, symbols=tuple(asked["symbols"]), start=start, end=end, params=params)
 
 
 def redact(request: Mapping[str, str]) -> dict[str, str]:

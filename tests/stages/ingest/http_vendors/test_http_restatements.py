@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,70 @@ def test_a_ruined_earlier_answer_stops_the_run_instead_of_losing_history(tmp_pat
                 path.write_bytes(path.read_bytes()[:-1] + b" ")
         with pytest.raises(IntegrityError, match="not what its name says"):
             ingest(scenario, tmp_path / "again", AFTER, offline=True)
+
+
+def test_answers_without_a_note_of_their_shard_are_found_by_todays_requests(tmp_path: Path) -> None:
+    with SCENARIOS["polygon"]() as scenario:
+        del scenario.fake.market.bars["ZZZ"][LATE]  # type: ignore[attr-defined]
+        ingest(scenario, tmp_path / "before", BEFORE)
+        shutil.rmtree(tmp_path / "root/landing/shards")
+        restate(scenario)
+        ingest(scenario, tmp_path / "after", AFTER)
+        table = raw(scenario, tmp_path / "after")
+        assert [known for _, known in of(table, RESTATED)] == [AFTER, RESTATED]
+        assert [known for _, known in of(table, LATE)] == [AFTER]
+
+
+def test_an_answer_to_another_question_is_left_out_with_a_note_that_names_no_place(tmp_path: Path) -> None:
+    with SCENARIOS["polygon"]() as scenario:
+        ingest(scenario, tmp_path / "before", BEFORE)
+        restate(scenario)
+        shutil.rmtree(tmp_path / "root/landing/requests")
+        ingest(scenario, tmp_path / "after", AFTER)
+        report = (tmp_path / "after/reports/ingest/ingest_report.json").read_text()
+        assert "its answer as of 2026-03-17 is not found as it is asked for today and is left out (MissingDataError)" in report
+        assert str(tmp_path) not in report
+        assert [known for _, known in of(raw(scenario, tmp_path / "after"), RESTATED)] == [RESTATED]
+
+
+def test_a_local_file_that_was_corrected_keeps_what_it_said_and_reads_no_file_for_it(tmp_path: Path) -> None:
+    columns = {"session": "d", "symbol": "s", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
+    entry = {"name": "own", "kind": "files", "domains": ["equity_ohlcv"]}
+    entry |= {"options": {"path": str(tmp_path / "own.csv"), "columns": columns, "basis": "raw", "volume_basis": "raw"}}
+
+    def run(as_of: date, close: dict[date, float], offline: bool = False) -> pa.Table:
+        lines = ["d,s,o,h,l,c,v", *(f"{day},ZZZ,10,20,5,{value},100" for day, value in close.items())]
+        if not offline:
+            (tmp_path / "own.csv").write_text("\n".join(lines) + "\n")
+        config = load_section(
+            "ingest",
+            {**SHARED, "symbols": ["ZZZ"], "as_of": str(as_of), "vendors": [entry], "mode": "auto", "offline": offline},
+            IngestConfig,
+        )
+        with ThreadPoolExecutor(2) as pool:
+            stage.run(config, tmp_path / "own", pool)
+        return read_table(tmp_path / "own/data/raw/own/equity_ohlcv/part.parquet", RAW["equity_ohlcv"])
+
+    said = dict.fromkeys(DAYS, 11.0)
+    days = [BEFORE + timedelta(days=7 * number) for number in range(5)]
+    for day in days[:4]:
+        assert len(run(day, said)) == len(DAYS)
+    table = run(days[4], {**said, RESTATED: 12.0})
+    assert of(table, RESTATED) == [(12.0, days[4]), (11.0, RESTATED)]
+    (tmp_path / "own.csv").unlink()
+    assert run(days[4], {}, offline=True).equals(table)
+
+
+def test_session_bars_out_of_minutes_have_a_history_and_the_minutes_are_those_of_today(tmp_path: Path) -> None:
+    with SCENARIOS["polygon"]() as scenario:
+        bars = scenario.fake.market.bars.pop("ZZZ")  # type: ignore[attr-defined]
+        minutes = {datetime.combine(day, time(10)): bar for day, bar in bars.items()}
+        scenario.fake.market.minutes["ZZZ"] = minutes  # type: ignore[attr-defined]
+        ingest(scenario, tmp_path / "before", BEFORE, interval="minute", symbols=["ZZZ"])
+        at = datetime.combine(RESTATED, time(10))
+        minutes[at] = replace(minutes[at], close=minutes[at].close - 0.125)
+        ingest(scenario, tmp_path / "after", AFTER, interval="minute", symbols=["ZZZ"])
+    ((old, _),) = of(raw(scenario, tmp_path / "before"), RESTATED)
+    assert of(raw(scenario, tmp_path / "after"), RESTATED) == [(old - 0.125, AFTER), (old, RESTATED)]
+    folder = tmp_path / f"after/data/raw/polygon/equity_minutes/year={RESTATED.year}"
+    assert read_table(folder / f"{RESTATED}.parquet")["close"].to_pylist() == [old - 0.125]
