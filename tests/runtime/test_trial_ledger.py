@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from quanto.core.chain import read_chain
+from quanto.core.chain import append, chain_bytes, head, read_chain
 from quanto.core.errors import GovernanceError, IntegrityError
-from quanto.core.store import write_json
+from quanto.core.store import write_bytes, write_json
 from quanto.runtime import ledger
 
 
@@ -188,3 +188,37 @@ def test_concurrent_writers_lose_nothing(repository: Path) -> None:
         worker.join(60)
         assert worker.exitcode == 0
     assert len(ids()) == len(set(ids())) == 15
+
+
+def other_desk(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seal a ledger with a trial and an opening on another desk, commit it, and come back with an own trial."""
+    commit_trial(repository, trial("a"))
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "other"))
+    ledger.sync(repository)
+    ledger.record_opening("p" * 64, "a", "2012-07-02", "2012-12-31")
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "found_trials", lambda _: iter([trial("a"), trial("elsewhere")]))
+        ledger.sync(repository)
+        write_bytes(repository / ledger.SNAPSHOT, chain_bytes(ledger.read_ledger()))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "sealed elsewhere")
+    monkeypatch.setenv("QUANTO_DATA_ROOT", str(tmp_path / "root"))
+    ledger.record_look("a", "report")
+
+
+def test_joining_another_desk_brings_its_trials_and_its_openings(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_desk(repository, tmp_path, monkeypatch)
+    ledger.sync(repository)
+    assert set(ids()) == {"a", "elsewhere"}
+    assert ledger.opened_blocks() == [("p" * 64, "2012-07-02", "2012-12-31")]
+    assert ledger.ledger_faults(repository) == []
+
+
+def test_a_merge_that_was_only_claimed_is_found(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_desk(repository, tmp_path, monkeypatch)
+    sealed = read_chain((repository / ledger.SNAPSHOT).read_bytes(), "sealed")
+    chain = ledger.read_ledger()
+    chain = (*chain, append(chain, "trial", trial("a")))
+    write_bytes(ledger.ledger_path(), chain_bytes((*chain, append(chain, "merge", {"head": head(sealed)}))))
+    (fault,) = ledger.ledger_faults(repository)
+    assert "is said to be merged, and trial elsewhere of it is not in the live ledger" in fault

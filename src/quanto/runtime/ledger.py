@@ -232,9 +232,12 @@ def _joined(workspace: Path, chain: tuple[Link, ...]) -> tuple[Link, ...]:
     known = _identities(chain)
     if any(link.kind == "merge" and link.body == {"head": head(sealed)} for link in chain):
         return chain
+    said = {digest_value({"kind": link.kind, "body": link.body}) for link in chain}
     for link in sealed:
-        if link.kind == "trial" and isinstance(link.body, dict) and trial_identity(link.body) not in known:
-            chain = (*chain, append(chain, "trial", link.body))
+        new_trial = link.kind == "trial" and isinstance(link.body, dict) and trial_identity(link.body) not in known
+        new_look = link.kind in ("look", "opening") and digest_value({"kind": link.kind, "body": link.body}) not in said
+        if new_trial or new_look:
+            chain = (*chain, append(chain, link.kind, link.body))
     return (*chain, append(chain, "merge", {"head": head(sealed)}))
 
 
@@ -250,13 +253,22 @@ def _lost_heads(workspace: Path, chain: tuple[Link, ...]) -> Iterator[tuple[str,
             sealed[commit] = read_chain(git.file(commit, SNAPSHOT), SNAPSHOT)
         except IntegrityError as error:
             yield commit, f"is broken: {error}"
-    held = _covered(chain)
+    held, known = _covered(chain), _identities(chain)
+    for commit, links in sealed.items():
+        # Whoever writes that another chain was merged must hold what that chain held.
+        absent = [body["trial_id"] for body in map(_trial_body, links) if body and trial_identity(body) not in known]
+        if absent and head(links) in held:
+            yield commit, f"is said to be merged, and trial {absent[0]} of it is not in the live ledger"
     # A merge names the head of another chain: what that chain held, and what it had merged itself, came with it.
     while reached := [commit for commit, links in sealed.items() if not links or head(links) in held]:
         for commit in reached:
             held |= _covered(sealed.pop(commit))
     for commit, links in sealed.items():
         yield commit, f"ends with {head(links)[:12]}, which the live ledger does not hold: records were removed or changed"
+
+
+def _trial_body(link: Link) -> dict[str, JsonValue]:
+    return link.body if link.kind == "trial" and isinstance(link.body, dict) else {}
 
 
 def _covered(chain: tuple[Link, ...]) -> set[str]:
