@@ -15,6 +15,7 @@ from quanto.market.calendar import as_date, sessions_between
 from quanto.market.point_in_time import as_of
 from quanto.market.schema import KEYS, RAW
 from quanto.stages.ingest.history import Answer, History, with_history
+from quanto.stages.ingest.validate import validate
 
 DAYS = [as_date(day) for day in sessions_between(date(2024, 1, 2), date(2024, 1, 9))]
 END = DAYS[-1]
@@ -185,6 +186,21 @@ def test_a_corrected_dividend_is_known_from_the_day_of_the_correction() -> None:
         (0.5, DAYS[0]),
         (0.25, ANSWERED[1]),
     ]
+
+
+def test_a_new_name_of_the_same_payment_restates_nothing() -> None:
+    first, renamed = dividends("p0", 0.5), dividends("p1", 0.5).to_pylist()
+    renamed[0]["vendor_id"] = "another"
+    table = pa.Table.from_pylist(renamed, schema=RAW["corporate_actions"])
+    found = with_history("corporate_actions", [answer(ANSWERED[0], first), answer(ANSWERED[1], table)])
+    assert (found.earlier, found.table.equals(table)) == ((), True)
+
+
+def test_rows_that_contradict_each_other_are_not_stood_in_for_by_an_earlier_version() -> None:
+    answers = [answer(ANSWERED[0], dividends("p0", 0.5)), answer(ANSWERED[1], dividends("p1", 0.25, 0.25))]
+    found = with_history("corporate_actions", answers)
+    assert found.earlier == ()
+    assert len(validate("corporate_actions", "one", found.table).quarantine) == 2
 
 
 def test_what_was_corrected_before_anyone_knew_it_has_no_version() -> None:

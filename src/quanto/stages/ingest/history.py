@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from quanto.market.schema import DATE_COLUMN, KEYS
 from quanto.stages.ingest.rows import DateArray, IntArray
-from quanto.stages.ingest.validate import FAULTS
+from quanto.stages.ingest.validate import FAULTS, LINEAGE
 
 BoolArray = npt.NDArray[np.bool_]
 
-# No part of what a row says: where it came from, when it was known, and what a vendor back-adjusts with every event.
-UNCOMPARED = ("payload", "payload_row", "known_on", "provisional", "adj_close", "basis_as_of")
+# No part of what a row says: where it came from and by what name, when it was known, what is back-adjusted with every event.
+UNCOMPARED = ("payload", "payload_row", "vendor_id", "known_on", "provisional", "adj_close", "basis_as_of")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,10 @@ class _Fold:
         for mask in FAULTS[self.domain](table).values():
             faults |= mask
         ordered = self._sorted(current)
-        clash = (self.key[ordered][1:] == self.key[ordered][:-1]) & (self.content[ordered][1:] != self.content[ordered][:-1])
+        # As validation sees it, which compares more than a restatement does.
+        whole = np.zeros(len(self.rows), dtype=np.int64)
+        whole[current] = _codes(table, [name for name in table.schema.names if name not in LINEAGE])
+        clash = (self.key[ordered][1:] == self.key[ordered][:-1]) & (whole[ordered][1:] != whole[ordered][:-1])
         return self._keys_of(current[faults]) | self._keys_of(ordered[1:][clash])
 
     def _take(self, rows: IntArray) -> pa.Table:
