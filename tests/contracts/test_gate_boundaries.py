@@ -176,3 +176,47 @@ def test_as_many_seeds_as_are_needed_are_enough_and_one_fewer_is_not() -> None:
 def test_draws_follow_from_seed_zero_where_no_other_is_given() -> None:
     fields = {item.name: item.default for item in dataclasses.fields(evidence.Evidence)}
     assert fields["seed"] == 0
+
+
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_a_series_that_is_shorter_or_longer_than_the_candidates_is_ragged(extra: int) -> None:
+    def fit(values: np.ndarray) -> np.ndarray:
+        return values[:extra] if extra < 0 else np.append(values, values[-1])
+
+    cash = replace(GOOD, cash=fit(GOOD.cash))
+    assert cash.ragged
+    other = replace(GOOD, baseline=replace(GOOD.baseline, turnover=fit(GOOD.baseline.turnover)))
+    assert other.ragged
+    for record in (cash, other):
+        assert evaluate(GATES["finite_v1"], record, THRESHOLDS).status == "failed"
+
+
+@pytest.mark.parametrize("change", ["~ after all letters", "! before all letters"])
+def test_conditions_that_differ_in_either_direction_are_odd(change: str) -> None:
+    own = {name: dict(values) for name, values in GOOD.facts.conditions.items()}
+    key = next(iter(own["candidate"]))
+    own["baseline"][key] = change
+    result = evaluate(GATES["same_conditions_v1"], with_facts(GOOD, conditions=own), THRESHOLDS)
+    assert (result.status, result.value) == ("failed", 1.0)
+
+
+def test_more_decisions_than_sessions_are_enough() -> None:
+    name = next(name for name in GATES if "constraint" in name or "violation" in name)
+    assert evaluate(GATES[name], with_facts(GOOD, decisions=SESSIONS + 1), THRESHOLDS).status == "passed"
+    assert evaluate(GATES[name], with_facts(GOOD, decisions=SESSIONS), THRESHOLDS).status == "passed"
+
+
+def test_what_is_invested_is_measured_against_the_baselines_own_exposure() -> None:
+    half = replace(GOOD, baseline=replace(GOOD.baseline, exposure=np.full(SESSIONS, 0.5)))
+    result = evaluate(GATES["invested_v1"], half, THRESHOLDS)
+    assert result.threshold == pytest.approx(THRESHOLDS.minimum_exposure_share * 0.5)
+
+
+def test_above_is_not_at_least() -> None:
+    assert gate.above(0.0, 0.0, 1, "x", "").status == "failed"
+    assert gate.at_least(0.0, 0.0, 1, "x", "").status == "passed"
+    assert gate.at_most(0.0, 0.0, 1, "x", "").status == "passed"
+
+
+def test_trials_of_which_fewer_are_counted_than_are_there_have_no_correlation() -> None:
+    assert edge.trial_correlation(replace(GOOD, trials=replace(copies(3), count=2))) is None
