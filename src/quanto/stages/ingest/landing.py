@@ -159,7 +159,8 @@ class LandingStore:
         asked = {"symbols": list(shard.symbols), "start": shard.start.isoformat(), "end": shard.end.isoformat()}
         path = self._shard_folder(shard) / f"{self.as_of}.{digest_value(asked)[:16]}.json"
         if not path.exists():
-            _create(path, canonical_json({**asked, "vendor": shard.vendor, "domain": shard.domain, "key": shard.key}))
+            # Not synced: what a crash of the machine loses is found again by the requests that were answered.
+            _create(path, canonical_json({**asked, "vendor": shard.vendor, "domain": shard.domain, "key": shard.key}), durable=False)
 
     def earlier(self, shard: Shard, payloads: Sequence[Payload]) -> tuple[tuple[EarlierStore, Shard], ...]:
         """Return where and as what this shard was received at earlier dates, ascending; empty where it never was.
@@ -176,7 +177,9 @@ class LandingStore:
     def _noted(self, shard: Shard) -> list[tuple[str, dict[str, Any]]]:
         folder = self._shard_folder(shard)
         paths = sorted(folder.glob("????-??-??.*.json")) if folder.is_dir() else []
-        return [(path.name[:10], json.loads(path.read_bytes())) for path in paths if path.name[:10] < self.as_of]
+        # A note is not synced: a crash of the machine may leave it empty, and then the requests tell.
+        contents = [(path.name[:10], path.read_bytes()) for path in paths if path.name[:10] < self.as_of]
+        return [(day, json.loads(content)) for day, content in contents if content]
 
     def _answered(self, request: Mapping[str, str]) -> set[str]:
         """Return the dates before this store's at which a request was answered; of a local file whatever it held."""
@@ -322,7 +325,7 @@ def _check_digest(request: Mapping[str, str], sha256: str) -> None:
         raise IntegrityError(f"expected bytes with SHA-256 {pinned}, found {sha256}, in the answer to {dict(request)}")
 
 
-def _create(path: Path, content: bytes) -> bool:
+def _create(path: Path, content: bytes, *, durable: bool = True) -> bool:
     """Create a file whole and durable; return False, changing nothing, if it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
@@ -331,12 +334,14 @@ def _create(path: Path, content: bytes) -> bool:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         temporary.chmod(0o644)
         os.link(temporary, path)  # unlike a rename, a link refuses to replace: the first writer wins
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
     return True
