@@ -57,6 +57,7 @@ SUBJECTS = {
             "quanto.portfolio.multiplicity",
             "quanto.portfolio.significance",
         ),
+        equivalents=EQUIVALENTS,
     ),
     "metrics": Subject(
         modules=tuple(f"quanto.portfolio.{name}" for name in ("metrics", "sharpe", "significance", "drawdowns", "activity", "series")),
