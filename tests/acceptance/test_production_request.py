@@ -68,6 +68,10 @@ def test_without_fresh_sessions_the_block_stays_shut(candidate: Desk) -> None:
     done = request(candidate, check=False)
     assert done.returncode == 1
     assert "fresh_evidence_v1: 0 shadow or paper sessions newer" in done.stderr
+    unsigned = candidate.quanto(
+        "promote-experiment", "--experiment-id", CANDIDATE, "--tier", "production", "--reason", "r", "--unsigned", check=False
+    )
+    assert "production is never promoted unsigned" in unsigned.stderr
     assert not (candidate.clone / "reports/promotion/sealed").exists()
     assert '"kind":"opening"' not in (candidate.root / "ledger/ledger.jsonl").read_text()
 
@@ -106,7 +110,3 @@ def test_production_opens_the_block_once_and_anyone_verifies_the_judgement(candi
     done = desk.verify(PRODUCTION)
     assert done.returncode == 0, done.stdout
     assert "sealed block and fresh sessions, judged again" in done.stdout
-    unsigned = desk.quanto(
-        "promote-experiment", "--experiment-id", CANDIDATE, "--tier", "production", "--reason", "r", "--unsigned", check=False
-    )
-    assert "production is never promoted unsigned" in unsigned.stderr
