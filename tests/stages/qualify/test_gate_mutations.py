@@ -60,11 +60,10 @@ SUBJECTS = {
         equivalents=EQUIVALENTS,
     ),
     "metrics": Subject(
-        modules=tuple(f"quanto.portfolio.{name}" for name in ("metrics", "sharpe", "significance", "drawdowns", "activity", "series")),
+        modules=tuple(f"quanto.portfolio.{name}" for name in ("metrics", "sharpe", "drawdowns", "activity")),
         tests=(
             "tests/portfolio/test_return_metrics.py",
             "tests/portfolio/test_sharpe_inference.py",
-            "tests/portfolio/test_alpha_and_tail_tests.py",
             "tests/portfolio/test_drawdowns.py",
             "tests/portfolio/test_activity_and_attribution.py",
         ),
