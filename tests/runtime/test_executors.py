@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -197,3 +199,45 @@ def test_the_environment_may_set_the_number_of_workers(monkeypatch: pytest.Monke
         worker_count(TWO)
     monkeypatch.delenv("QUANTO_WORKERS")
     assert worker_count(TWO) == 2
+
+
+BUSY = """
+import sys
+from pathlib import Path
+from runtime_tasks import busy
+from quanto.runtime.compute import RuntimeConfig, open_executor
+if __name__ == "__main__":
+    with open_executor(RuntimeConfig(workers=1)) as executor:
+        executor.submit(busy, Path(sys.argv[1])).result()
+"""
+TASKS = """
+import os, threading
+def busy(mark):
+    mark.with_suffix(".part").write_text(str(os.getpid()))
+    mark.with_suffix(".part").rename(mark)
+    threading.Event().wait(600)
+"""
+
+
+def waited(done: Callable[[], bool]) -> bool:
+    return any(done() or Event().wait(0.05) for _ in range(1200)) and done()
+
+
+def alive(process: int) -> bool:
+    # A zombie that nobody has waited for yet has ended all the same.
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_run_that_is_killed_leaves_no_worker_behind(tmp_path: Path) -> None:
+    (tmp_path / "runtime_tasks.py").write_text(TASKS)
+    (tmp_path / "run.py").write_text(BUSY)
+    environment = {**os.environ, "PYTHONPATH": f"{Path('src').resolve()}:{tmp_path}"}
+    mark = tmp_path / "worker"
+    run = subprocess.Popen([sys.executable, str(tmp_path / "run.py"), str(mark)], env=environment)
+    assert waited(mark.exists)
+    worker = int(mark.read_text())
+    assert alive(worker)
+    run.kill()
+    run.wait()
+    assert waited(lambda: not alive(worker))

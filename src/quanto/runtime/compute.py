@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, InvalidStateError, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from threading import RLock
+from threading import RLock, Thread
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 from weakref import ref
@@ -48,7 +48,7 @@ def open_executor(config: RuntimeConfig, label: str | None = None) -> Iterator[E
     workers = worker_count(config)
     scheduler = os.environ.get("QUANTO_SCHEDULER") or config.scheduler
     if scheduler is None:
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=fix_processor)
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
         with KeyedExecutor(pool, workers, label=label) as executor:
             yield executor
         return
@@ -75,6 +75,19 @@ def explain_process(error: BaseException, key: str, suspects: list[str]) -> Base
         return ComputeError(f"a worker process died while task {ran} ran (killed, or out of memory); run the same command again")
     error.add_note(f"in task {key}")
     return error
+
+
+def _start_worker() -> None:
+    """Prepare a worker process, which ends with its parent: a run that is killed leaves nobody behind."""
+    fix_processor()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent,), name="end with the parent", daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 class KeyedExecutor(Executor):
