@@ -150,3 +150,18 @@ def test_the_tags_of_the_repository_decide_the_aliases_and_a_revoked_one_does_no
 def test_a_promotion_of_an_experiment_that_mlflow_does_not_hold_names_the_remedy(store: tuple[MlflowClient, str]) -> None:
     with pytest.raises(MissingDataError, match="quanto mlflow sync abcabcabcabc"):
         mirror_promotions({"candidate": "abc" * 21 + "a"})
+
+
+def test_two_desks_that_create_the_experiment_at_once_use_the_same_one(
+    store: tuple[MlflowClient, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, asked = MlflowClient.get_experiment_by_name, []
+
+    def blind_at_first(self: MlflowClient, name: str) -> object:
+        asked.append(name)
+        return None if len(asked) == 1 else find(self, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", blind_at_first)
+    _, identity = open_client()
+    assert identity == store[1]
+    assert len(asked) == 2

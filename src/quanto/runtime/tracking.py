@@ -90,9 +90,24 @@ def open_client() -> tuple[MlflowClient, str]:
                 return client, found.experiment_id
             local = uri.startswith("sqlite")
             location = (folder / "artifacts").as_uri() if local else None
-            return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+            try:
+                return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+            except MlflowException:
+                # The lock is this data root's: another desk may have made it on the same server in this moment.
+                made = client.get_experiment_by_name(EXPERIMENT)
+                if made is None:
+                    raise
+                return client, made.experiment_id
         except MlflowException as error:
             raise DataError(f"MLflow at {uri.split('@')[-1]} does not answer: {error}") from error
+
+
+def _create_model(client: MlflowClient) -> None:
+    try:
+        client.create_registered_model(MODEL, description="Promoted policies; the signed git tags are the record, this mirrors them.")
+    except MlflowException:
+        if not client.search_registered_models(filter_string=f"name = '{MODEL}'"):
+            raise  # another desk did not make it either
 
 
 def sync(revision: Revision, tags: Mapping[str, str], extras: Callable[[], Mapping[str, bytes]] = dict) -> Synced:
@@ -167,7 +182,7 @@ def mirror_promotions(promoted: Mapping[str, str]) -> dict[str, str]:
         if not client.search_registered_models(filter_string=f"name = '{MODEL}'"):
             if not promoted:
                 return {}
-            client.create_registered_model(MODEL, description="Promoted policies; the signed git tags are the record, this mirrors them.")
+            _create_model(client)
         versions = {run.info.run_id: _version(client, run, identity) for identity, run in runs.items() if run is not None}
         wanted = {tier: versions[run.info.run_id] for tier, identity in promoted.items() if (run := runs[identity]) is not None}
         standing = {tier: str(version) for tier, version in client.get_registered_model(MODEL).aliases.items()}
