@@ -11,11 +11,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
+from fakes import team
 from fakes.readme import fenced_blocks, script_of
-from moto.server import ThreadedMotoServer
 
 pytestmark = pytest.mark.acceptance
 
@@ -68,25 +67,8 @@ def tried(tmp_path_factory: pytest.TempPathFactory, blocks: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "of-the-test",
-        "AWS_SECRET_ACCESS_KEY": "of-the-test",  # of a server that lives as long as this test
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    client = boto3.client(
-        "s3",
-        endpoint_url=variables["AWS_ENDPOINT_URL"],
-        aws_access_key_id="of-the-test",
-        aws_secret_access_key="of-the-test",  # as above
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield variables
-    server.stop()
+    with team.bucket(BUCKET) as variables:
+        yield variables
 
 
 def copy_of(desk: Path, folder: Path) -> Path:
